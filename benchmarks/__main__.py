@@ -44,6 +44,7 @@ NAMES = (
     "acceptance",
     "warm_start",
     "ways",
+    "torch_qat",
     "smollm2_search",
     "smollm2_blocks",
     "dashboard",

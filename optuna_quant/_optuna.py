@@ -32,6 +32,7 @@ from optuna.storages import RDBStorage
 from optuna.storages import _CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat as BaseHeartbeat
 from optuna.storages.journal import JournalRedisBackend
+from optuna.trial import Trial
 from optuna.trial import TrialState
 
 
@@ -150,6 +151,11 @@ def frozen_trial(trial: optuna.Trial) -> FrozenTrial:
     return trial.study._storage.get_trial(trial._trial_id)
 
 
+def fix_parameters(trial: optuna.Trial, values: Mapping[str, Any]) -> None:
+    """Have a running trial suggest given values, as an enqueued one does."""
+    trial._fixed_params = {**trial._fixed_params, **values}
+
+
 def latest_trial(trial: optuna.Trial) -> FrozenTrial:
     """A trial that runs, as this process knows it, with the system attributes in the storage."""
     latest, storage = trial._get_latest_trial(), trial.study._storage
@@ -159,6 +165,19 @@ def latest_trial(trial: optuna.Trial) -> FrozenTrial:
             attrs = storage.get_trial_system_attrs(trial._trial_id)
         latest.system_attrs = attrs
     return latest
+
+
+def given_value(trial: optuna.trial.BaseTrial, name: str) -> object:
+    """The value of a parameter with which a trial was enqueued; :obj:`None` if with none."""
+    if not isinstance(trial, Trial):
+        return None
+    attrs = trial.study._storage.get_trial_system_attrs(trial._trial_id)
+    return attrs.get("fixed_params", {}).get(name)
+
+
+def is_stopping(study: optuna.Study) -> bool:
+    """Whether ``study.stop`` was called in this process, and other threads end their trials."""
+    return bool(study._stop_flag)
 
 
 # Storages.

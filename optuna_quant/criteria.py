@@ -296,3 +296,20 @@ def _in_percent(value: Any) -> str:
     """What to write for a percentage; empty if it is none."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", value) if isinstance(value, str) else None
     return "" if found is None else f"; for {value} give {float(found[1]) / 100:g}"
+
+
+def check_is_criterion(given: object) -> None:
+    """Refuse what stands in the place of a criterion.
+
+    Raises:
+        TypeError:
+            If it is none.
+    """
+    if isinstance(given, AccuracyCriterion):
+        return
+    hint = "such as AccuracyCriterion(tolerable_loss=0.01)"
+    if isinstance(given, Real) and not isinstance(given, bool):
+        hint = f"as AccuracyCriterion(tolerable_loss={given!r})"
+    elif given is AccuracyCriterion:
+        hint = "and not the class: AccuracyCriterion()"
+    raise TypeError(f"criterion must be an AccuracyCriterion, {hint}, but got {given!r}.")

@@ -32,6 +32,8 @@ LAYERS = (
     "backends.ranges",
     "backends.calibration",
     "backends.weight_algorithms",
+    "backends.sensitivity",
+    "backends.blocks",
     "backends.torch_program",
     "backends.onnxruntime.model",
     "backends.onnxruntime.torch_export",
@@ -226,11 +228,12 @@ def drawn(page: str, head: str) -> list[str]:
 
 def test_the_design_draws_the_layers() -> None:
     page = (PACKAGE.parent / "docs" / "design.md").read_text()
-    runtime = "backends.onnxruntime."
-    rooms = [layer.removeprefix(runtime) for layer in LAYERS if layer.startswith(runtime)]
-    others = [each for each in LAYERS if not each.startswith((runtime, "samplers."))]
+    heads = {"backends.onnxruntime.": "package or module", "backends.torch.": "package of PyTorch"}
+    others = [each for each in LAYERS if not each.startswith((*heads, "samplers."))]
     assert drawn(page, "package") == others[::-1]
-    assert drawn(page, "package or module") == rooms[::-1]
+    for prefix, head in heads.items():
+        rooms = [layer.removeprefix(prefix) for layer in LAYERS if layer.startswith(prefix)]
+        assert drawn(page, head) == rooms[::-1]
 
 
 def test_the_root_stays_small() -> None:

@@ -59,6 +59,41 @@ class Attention(nn.Module):
         return {"logits": x.mean(1), "hidden": x, "layers": 2}
 
 
+class Transformer(nn.Module):
+    """Equal layers of attention and a feed-forward part between a first layer and a classifier."""
+
+    def __init__(self, layers: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Linear(8, 8)
+        self.layers = nn.ModuleList(TransformerLayer() for _ in range(layers))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.mean(1))
+
+
+class TransformerLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+        self.qkv = nn.Linear(8, 24)
+        self.out = nn.Linear(8, 8)
+        self.feed = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        mixed = nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
+        x = x + self.out(mixed[:, 0])
+        return x + self.feed(x)
+
+
+def transformer() -> nn.Module:
+    return randomized(Transformer())
+
+
 def convnet() -> nn.Module:
     return randomized(ConvNet())
 

@@ -12,6 +12,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts import upload_artifact
 from optuna.logging import get_logger
 
+from optuna_quant.evaluation.rebuild import built
 from optuna_quant.space.left_out import shown_bytes
 from optuna_quant.tuning.table import asked_report
 
@@ -69,14 +70,14 @@ def upload_answer(
         model = Path(folder) / f"trial_{number}.onnx"
         if backend is None or model.name in names:
             return
-        built = backend.quantize(config)
-        if built.nbytes > max_model_bytes:
+        model_of_trial = built(config, best.view.known_params, backend, space)
+        if model_of_trial.nbytes > max_model_bytes:
             _logger.info(
                 f"The model of trial {number} is not uploaded: it has "
-                f"{shown_bytes(built.nbytes)}, more than max_model_bytes."
+                f"{shown_bytes(model_of_trial.nbytes)}, more than max_model_bytes."
             )
             return
-        built.save(model)
+        model_of_trial.save(model)
         _upload(study, store, model, "application/octet-stream")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 from typing import Any
@@ -10,9 +11,12 @@ from optuna.exceptions import TrialPruned
 
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.base import SimulatesCandidates
+from optuna_quant.backends.base import TrainsCandidates
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.function import GivenScores
+from optuna_quant.evaluation.rebuild import built
 from optuna_quant.evaluation.sampled import furthest
+from optuna_quant.evaluation.study_training import StudyTraining
 from optuna_quant.evaluation.timeout import AskedBetweenBatches
 from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.user_code import shown
@@ -23,9 +27,12 @@ from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Iterator
+
     import optuna
 
-    from optuna_quant.backends.base import Model
+    from optuna_quant.backends.base import CandidateModel
     from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
     from optuna_quant.evaluation.guarded import GuardedEvaluation
     from optuna_quant.evaluation.model_reuse import ModelReuse
@@ -115,18 +122,56 @@ class CandidateMeasurement:
         duplicate = self._reuse.same_parameters(trial) if _may_be_known(trial) else None
         if duplicate is not None:
             return self._reuse.take_over(trial, written, duplicate)
-        model = self._build(config)
-        written.describe(model)
-        if not again:
-            duplicate = self._reuse.same_model(trial, model.fingerprint, waiting)
-        if duplicate is not None:
-            return self._reuse.take_over(trial, written, duplicate)
-        metric = self._evaluated(trial, model, waiting)
-        metric = self._as_built(trial, config, metric, waiting)
+        with self._trained(trial, config) as trained:
+            model = self._build(config) if trained is None else trained
+            written.describe(model)
+            # What is trained is the model of no other trial, so none is waited for.
+            if trained is None and not again:
+                duplicate = self._reuse.same_model(trial, model.fingerprint, waiting)
+            if duplicate is not None:
+                return self._reuse.take_over(trial, written, duplicate)
+            metric = self._evaluated(trial, model, waiting)
+            metric = self._as_built(trial, config, metric, waiting)
         self._reuse.keep(trial, metric)
         return metric
 
-    def _build(self, config: QuantConfig) -> Model:
+    @contextmanager
+    def _trained(
+        self, trial: optuna.Trial, config: QuantConfig
+    ) -> Iterator[CandidateModel | None]:
+        """The model that a trial has trained; None if none is trained for its configuration.
+
+        Checkpoints are kept until the trial has its result.
+        """
+        backend = self._setup.backend
+        if not isinstance(backend, TrainsCandidates) or not backend.trains(config):
+            yield None
+            return
+        found: list[StudyTraining] = []
+
+        def train(check: Callable[[], None]) -> CandidateModel:
+            setup = self._setup
+            found.append(StudyTraining(trial, setup.space, setup.artifact_store, check))
+            return backend.trained(config, found[0])
+
+        try:
+            try:
+                model = self._guarded.run(trial, train, can_be_asked=False)
+            except TrialPruned:
+                raise
+            except KeyboardInterrupt:
+                trial.set_user_attr(record.INTERRUPTED, True)  # It is no failure of the model.
+                raise
+            except Exception as error:
+                late = isinstance(error, EvaluationTimeout)
+                raise CandidateError(f"Not trained: {shown(error)}", final=late) from error
+            yield model
+        except TrialPruned:
+            found[0].discard()
+            raise
+        found[0].discard()
+
+    def _build(self, config: QuantConfig) -> CandidateModel:
         backend = self._setup.backend
         try:
             if isinstance(backend, SimulatesCandidates):
@@ -147,7 +192,7 @@ class CandidateMeasurement:
         evidence = TrialView.of_running(trial).evidence
         evaluated = 1.0 if evidence is None else evidence.cost
         try:
-            model = backend.quantize(config)
+            model = built(config, trial.params, backend, self._setup.space)
         except Exception as error:
             raise CandidateError(f"Not built: {shown(error)}", final=True) from error
         found = self._evaluated(trial, model, waiting, in_full=True)
@@ -155,7 +200,12 @@ class CandidateMeasurement:
         return found
 
     def _evaluated(
-        self, trial: optuna.Trial, model: Model, waiting: Waiting, *, in_full: bool = False
+        self,
+        trial: optuna.Trial,
+        model: CandidateModel,
+        waiting: Waiting,
+        *,
+        in_full: bool = False,
     ) -> float:
         baseline = partial(self._baseline.value, trial, waiting)
         sampled = self._samples.until_known(trial, baseline)
@@ -188,7 +238,7 @@ class CandidateMeasurement:
         except ValueError as error:
             raise CandidateError(str(error), final=True) from error
 
-    def _in_full(self, model: Model) -> object:
+    def _in_full(self, model: CandidateModel) -> object:
         """The metric of a model, or the scores that a function gives for all samples."""
         evaluate = self._setup.evaluate
         if isinstance(evaluate, FunctionEvaluation):
@@ -198,7 +248,7 @@ class CandidateMeasurement:
     def _by_samples(
         self,
         trial: optuna.Trial,
-        model: Model,
+        model: CandidateModel,
         evaluation: SampleEvaluation,
         sampled: SampledTrial,
     ) -> float:

@@ -4,15 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optuna_quant.backends.base import TrainsCandidates
+from optuna_quant.evaluation.study_training import hyperparameters_of
 from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Model
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
+
+
+def built(
+    config: QuantConfig, params: Mapping[str, Any], backend: Backend, space: TuningSpace
+) -> Model:
+    """The model of a trial's configuration, as it is deployed, with what was trained for it.
+
+    Args:
+        config:
+            The configuration.
+        params:
+            The parameters of the trial.
+        backend:
+            Builds the model.
+        space:
+            The tuning space.
+    """
+    if isinstance(backend, TrainsCandidates) and backend.trains(config):
+        return backend.quantize_trained(config, hyperparameters_of(params, space))
+    return backend.quantize(config)
 
 
 def rebuild(trial: FrozenTrial, *, backend: Backend, space: TuningSpace) -> Model:
@@ -30,7 +56,7 @@ def rebuild(trial: FrozenTrial, *, backend: Backend, space: TuningSpace) -> Mode
         ValueError:
             If what is built now is another model than the trial has evaluated.
     """
-    model = backend.quantize(space.config_from_params(trial.params))
+    model = built(space.config_from_params(trial.params), trial.params, backend, space)
     evaluated = TrialView(trial).fingerprint
     if evaluated is not None and evaluated != model.fingerprint:
         raise ValueError(

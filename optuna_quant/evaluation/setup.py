@@ -15,7 +15,7 @@ from optuna_quant.evaluation.sampled import Watch
 
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
-    from optuna_quant.backends.base import Model
+    from optuna_quant.backends.base import CandidateModel
     from optuna_quant.backends.base import NativeModel
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.sampled import SampleEvaluation
@@ -50,6 +50,6 @@ class ObjectiveSetup:
         """The configuration of the FP32 model."""
         return self.space.fp32()
 
-    def evaluate_in_full(self, model: Model) -> object:
+    def evaluate_in_full(self, model: CandidateModel) -> object:
         """The metric of a model, or what should be one."""
         return cast("Evaluate", self.evaluate)(model)

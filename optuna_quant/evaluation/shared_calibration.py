@@ -18,6 +18,7 @@ from optuna_quant.backends.base import CalibratesForConfigs
 from optuna_quant.backends.base import SharesCalibration
 from optuna_quant.backends.base import SharesParts
 from optuna_quant.backends.base import TellsCalibrationBytes
+from optuna_quant.evaluation.shared_parts import RecordedParts
 from optuna_quant.evaluation.shared_parts import StudyParts
 from optuna_quant.study.compute_once import TIMEOUT_SECONDS
 from optuna_quant.study.compute_once import ComputeOnce
@@ -145,7 +146,7 @@ def _share(
 def take_calibration(
     study: optuna.Study, backend: Backend, config: QuantConfig | None = None
 ) -> None:
-    """Give a backend the calibration that a study keeps, if it keeps that; nothing is written.
+    """Give a backend the calibration and the parts that a study keeps; nothing is written.
 
     Args:
         study:
@@ -155,6 +156,8 @@ def take_calibration(
         config:
             A configuration that is built next, as for :func:`share_calibration`.
     """
+    if isinstance(backend, SharesParts):
+        backend.share_parts(RecordedParts(study))
     if isinstance(backend, SharesCalibration):
         _take_if_kept(study, backend)
     if config is not None and isinstance(backend, CalibratesForConfigs):

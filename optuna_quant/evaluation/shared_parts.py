@@ -61,12 +61,16 @@ class StudyParts:
         value = ComputeOnce(self._study, _PREFIX + name).get(keep)
         if computed:
             return computed[0]
+        found = self.read(value)
+        return compute() if found is None else found
+
+    def read(self, value: bytes) -> bytes | None:
+        """The part for which a study holds a value; None if it is nowhere, or cannot be read."""
         if value.startswith(_HERE):
             return value.removeprefix(_HERE)
-        found = None
         if value.startswith(_ARTIFACT):
-            found = self._downloaded(value.removeprefix(_ARTIFACT).decode())
-        return compute() if found is None else found
+            return self._downloaded(value.removeprefix(_ARTIFACT).decode())
+        return None
 
     def _kept(self, data: bytes) -> bytes:
         """What the study holds for a part."""
@@ -96,7 +100,26 @@ class StudyParts:
                 return path.read_bytes()
             except Exception as error:  # Each kind of store fails in its own way.
                 warn_user(
-                    f"A quantized weight, artifact {artifact}, cannot be read from the artifact "
+                    f"A part of a model, artifact {artifact}, cannot be read from the artifact "
                     f"store ({error}); computing it again."
                 )
         return None
+
+
+class RecordedParts:
+    """Parts that a study holds already, without writing to it; a backend's ``KeepsParts``.
+
+    Args:
+        study:
+            The study.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._parts = StudyParts(study)
+
+    def get(self, name: str, compute: Callable[[], bytes], *, nbytes: int) -> bytes:
+        """The part, which is computed here if the study does not hold it."""
+        value = ComputeOnce(self._study, _PREFIX + name).read()
+        found = None if value is None else self._parts.read(value)
+        return compute() if found is None else found

@@ -11,15 +11,15 @@ from typing import Protocol
 
 import numpy as np
 
+from optuna_quant._common.code_digest import array_digest
+from optuna_quant._common.code_digest import code_digest
+from optuna_quant._common.code_digest import file_digest
 from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.labelled_data import ArrayData
 from optuna_quant.data.labelled_data import DatasetData
 from optuna_quant.data.loaders import Rows
 from optuna_quant.data.sample_checks import LABELS
 from optuna_quant.data.subset import SubsetData
-from optuna_quant.evaluation.code_digest import array_digest
-from optuna_quant.evaluation.code_digest import code_digest
-from optuna_quant.evaluation.code_digest import file_digest
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 
@@ -75,7 +75,7 @@ def signature_of(evaluation: object) -> dict[str, str]:
 
     Returns:
         Short strings by part. Of a function that is ``"function"``: its name and a hash of its
-        code, see :func:`optuna_quant.evaluation.code_digest.code_digest`.
+        code, see :func:`optuna_quant._common.code_digest.code_digest`.
     """
     own = getattr(evaluation, "signature", None)
     if callable(own):

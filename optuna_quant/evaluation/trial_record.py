@@ -20,7 +20,7 @@ from optuna_quant.study.trial_writer import RunningTrialWriter
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.backends.base import Model
+    from optuna_quant.backends.base import CandidateModel
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.study.trial_view import TrialView
     from optuna_quant.study.trial_writer import TrialWriter
@@ -64,7 +64,7 @@ class TrialRecord:
             self._trial.set_user_attr(record.FALLBACK_OPS, len(self._config.fallback_ops))
         self._write_costs()
 
-    def describe(self, model: Model) -> None:
+    def describe(self, model: CandidateModel) -> None:
         """Write down which model was built, and its size."""
         with unbuffered(self._trial):
             self._write_fingerprint(model.fingerprint)

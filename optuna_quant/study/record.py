@@ -41,6 +41,12 @@ REPORTS = "optuna_quant:reports"
 JUDGED_BY = "optuna_quant:judged_by"
 """The criterion by which the trial was judged, if that is not the study's :data:`CRITERION`."""
 
+CHECKPOINT = "optuna_quant:checkpoint"
+"""What is kept of the trial's training while it runs, as :class:`Checkpoint` writes it."""
+
+RESUMED = "optuna_quant:resumed"
+"""The number of the failed trial with whose training this one goes on."""
+
 FAILED = "optuna_quant:failed"
 """True if the trial's own evaluation failed; a trial whose worker died does not have it."""
 
@@ -191,3 +197,28 @@ class Claim:
         """
         fidelity = Fidelity.from_attr(value.get("fidelity", FULL.to_attr()))
         return cls(**{**value, "fidelity": fidelity})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is kept of a training that has not ended.
+
+    Args:
+        training:
+            Tells the training apart by all that it depends on except hyperparameters.
+        step:
+            The step after which the state is.
+        artifact:
+            The state, in the artifact store.
+        hyperparameters:
+            The trial's parameters that are not of the tuning space.
+    """
+
+    training: str
+    step: int
+    artifact: str
+    hyperparameters: Mapping[str, Any]
+
+    def to_attr(self) -> dict[str, Any]:
+        """The value of the trial's attribute."""
+        return asdict(self)

@@ -235,6 +235,8 @@ def _check_trial(one: _Trial) -> None:
         record.HEARTBEAT: lambda count: True,
         record.FAILED: _is_flag,
         record.REPORTS: _are_reports,
+        record.CHECKPOINT: _is_checkpoint,
+        record.RESUMED: is_number,
         f"{_CONSTRAINTS}{record.ACCURACY}": _is_number,
         f"{_CONSTRAINTS}{record.QUANTIZED}": lambda value: value in (0, 1),
     }
@@ -379,6 +381,16 @@ def _is_evidence(value: Any) -> bool:
         and len(bounds) == 2
         # What has no bound is not written.
         and all(bound is None or _is_number(bound) for bound in bounds)
+    )
+
+
+def _is_checkpoint(value: Any) -> bool:
+    return _has(
+        value,
+        training=_is_text,
+        step=lambda step: isinstance(step, int),
+        artifact=_is_text,
+        hyperparameters=lambda found: isinstance(found, dict),
     )
 
 

@@ -112,9 +112,15 @@ class TrialView:
         return {**self.trial.params, **self.fixed_params}
 
     @property
-    def other_params(self) -> list[str]:
-        """The names of its parameters that are not of a tuning space."""
-        return [name for name in self.trial.params if not _OF_A_SPACE.search(name)]
+    def other_params(self) -> dict[str, Any]:
+        """Its parameters that are not of a tuning space: those of an objective of one's own."""
+        params = self.trial.params
+        return {name: value for name, value in params.items() if not _OF_A_SPACE.search(name)}
+
+    @property
+    def in_space(self) -> bool:
+        """Whether it has a parameter of a tuning space."""
+        return len(self.other_params) < len(self.trial.params)
 
     @property
     def is_foreign(self) -> bool:
@@ -344,6 +350,20 @@ class TrialView:
             return self.trial.intermediate_values
         pairs = self.trial.system_attrs.get(record.REPORTS) or ()
         return {int(step): float(value) for step, value in pairs}
+
+    # Its training.
+
+    @property
+    def checkpoint(self) -> record.Checkpoint | None:
+        """What is kept of its training, if that was interrupted."""
+        found = self.trial.system_attrs.get(record.CHECKPOINT)
+        return None if found is None else record.Checkpoint(**found)
+
+    @property
+    def resumed(self) -> int | None:
+        """The failed trial with whose training it goes on."""
+        found: int | None = self.trial.system_attrs.get(record.RESUMED)
+        return found
 
     # Why there is nothing.
 

@@ -33,6 +33,7 @@ from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
 from optuna_quant.backends.base.left_out import TellsLeftOut
 from optuna_quant.backends.base.left_out import TellsOtherRecipes
+from optuna_quant.backends.base.model import CandidateModel
 from optuna_quant.backends.base.model import CompilesForUse
 from optuna_quant.backends.base.model import Feed
 from optuna_quant.backends.base.model import HasNative
@@ -59,12 +60,15 @@ from optuna_quant.backends.base.sensitivity import SensitivityFactory
 from optuna_quant.backends.base.sensitivity import SensitivityKind
 from optuna_quant.backends.base.sensitivity import TakesBatches
 from optuna_quant.backends.base.sensitivity import TakesSamples
+from optuna_quant.backends.base.training import TrainingTrial
+from optuna_quant.backends.base.training import TrainsCandidates
 
 
 __all__ = [
     "Backend",
     "Calibrates",
     "CalibratesForConfigs",
+    "CandidateModel",
     "CompilesForUse",
     "CountsPasses",
     "ExecutedOp",
@@ -105,6 +109,8 @@ __all__ = [
     "TellsLeftOut",
     "TellsOtherRecipes",
     "TracesOutputs",
+    "TrainingTrial",
+    "TrainsCandidates",
     "WeighsFloats",
     "as_used",
     "atomic_write",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from optuna_quant.backends.base.model import CandidateModel
     from optuna_quant.backends.base.model import Model
     from optuna_quant.data.forms import InputValues
     from optuna_quant.space.blocks import Block
@@ -229,7 +230,7 @@ class SimulatesCandidates(Protocol):
     in full, and that decides.
     """
 
-    def simulated(self, config: QuantConfig) -> Model:
+    def simulated(self, config: QuantConfig) -> CandidateModel:
         """A stand-in for what :meth:`Backend.quantize` gives, quick to build.
 
         It has the same fingerprint and size, and gives the same up to rounding.

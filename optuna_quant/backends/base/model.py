@@ -68,18 +68,22 @@ class RunnableModel(Protocol):
         ...
 
 
-class Model(RunnableModel, Protocol):
-    """A model that a backend has built: what :meth:`Backend.quantize` gives."""
+class CandidateModel(RunnableModel, Protocol):
+    """A model whose evaluation says what a configuration gives."""
 
     @property
     def nbytes(self) -> int:
-        """The size of the model in bytes, as :meth:`save` writes it or close to it."""
+        """The size of the model in bytes, as it is saved or close to it."""
         ...
 
     @property
     def fingerprint(self) -> str:
         """A content hash, the same as the backend's ``fingerprint`` of its configuration."""
         ...
+
+
+class Model(CandidateModel, Protocol):
+    """A model that a backend has built: what :meth:`Backend.quantize` gives."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, which is replaced as a whole or left as it was."""

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.parts import BackendParts
     from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
-    from optuna_quant.backends.onnxruntime.sensitivity.hessian import Loss
     from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
     from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
-    from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
-    from optuna_quant.backends.onnxruntime.torch_graph.graph import FloatType
+    from optuna_quant.backends.sensitivity.curvature import Loss
+    from optuna_quant.backends.sensitivity.output import OutputSensitivity
+    from optuna_quant.backends.sensitivity.tensors import FloatType
     from optuna_quant.space.config import QuantConfig
 
 
@@ -103,7 +103,7 @@ class ScoringBackend(BackendTopic):
 
         What :class:`~optuna_quant.samplers.MSEV2QuantSampler` ranks ops by. For the arguments and
         errors see
-        :class:`~optuna_quant.backends.onnxruntime.sensitivity.output.OutputSensitivity`; ``data``
+        :class:`~optuna_quant.backends.sensitivity.output.OutputSensitivity`; ``data``
         are the samples, the calibration data by default.
         """
         return self._sensitivity_maker().output(

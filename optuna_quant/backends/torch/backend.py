@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,12 +22,24 @@ from optuna_quant.backends.torch.calibration import ProgramCalibration
 from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
 from optuna_quant.backends.torch.candidates.switching import switch_of
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
+from optuna_quant.backends.torch.converted.conversion import convert
+from optuna_quant.backends.torch.converted.kernels import executed_kernels
+from optuna_quant.backends.torch.converted.model import TorchModel
+from optuna_quant.backends.torch.costing import CostingBackend
+from optuna_quant.backends.torch.describing import DescribingBackend
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
 from optuna_quant.backends.torch.options import APPROACHES
 from optuna_quant.backends.torch.options import find_capability
 from optuna_quant.backends.torch.planning import Planner
 from optuna_quant.backends.torch.program.content import program_digest
 from optuna_quant.backends.torch.program.inputs import input_specs
+from optuna_quant.backends.torch.qat.finished import TrainedProgram
+from optuna_quant.backends.torch.qat.state import ModuleState
+from optuna_quant.backends.torch.qat.trainer import Trainer
+from optuna_quant.backends.torch.qat.training import Training
+from optuna_quant.backends.torch.scoring import ScoringBackend
+from optuna_quant.backends.torch.topic import BackendParts
+from optuna_quant.backends.torch.training_models import TrainingBackend
 from optuna_quant.backends.torch_program.export import export_program
 from optuna_quant.space.space import TuningSpace
 
@@ -36,6 +49,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import Feed
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
+    from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.space.capability import Capability
@@ -43,7 +57,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.wishes import OpDict
 
 
-class TorchBackend:
+class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBackend):
     """Quantizes a PyTorch module for PyTorch.
 
     The module is exported once. Its ops are switched in place for each configuration, so that a
@@ -68,10 +82,10 @@ class TorchBackend:
             How many samples go through the model at once, where the whole set is given.
         approach:
             ``"static"`` (activation ranges from calibration), ``"dynamic"`` (found at run time,
-            for Linear layers), ``"weight_only"`` (weights of few bits in groups), or ``"auto"``
+            for Linear layers), ``"weight_only"`` (weights of few bits in groups), ``"auto"``
             (static options first, then dynamic ones; weights alone where the user names that
-            mode, or their bits). Default: ``"static"``, and ``"dynamic"`` without calibration
-            data.
+            mode, or their bits), or ``"qat"`` (as ``"auto"``, and each model is trained, see
+            ``train``). Default: ``"static"``, and ``"dynamic"`` without calibration data.
         dynamic_shapes:
             Which axes may have any size, as for :func:`torch.export.export`. Default: the first
             axis of each tensor, and the second one of texts; where the module allows it.
@@ -83,6 +97,11 @@ class TorchBackend:
         transform:
             Function from one raw sample of the calibration data to the input as the model takes
             it.
+        train:
+            For ``approach="qat"``: ``train(model)`` or ``train(model, run)``, which trains a
+            module in place, see :class:`~optuna_quant.backends.torch.Training` and
+            :class:`~optuna_quant.backends.torch.TrainingRun`; or a ``Training``. Without it,
+            :meth:`prepare` and :meth:`finished` are for an objective of your own.
 
     Raises:
         ModuleExportError:
@@ -111,6 +130,7 @@ class TorchBackend:
         device: str | torch.device | None = None,
         inputs: InputValues | None = None,
         transform: Transform | None = None,
+        train: Training | Callable[..., object] | None = None,
     ) -> None:
         if approach is not None and approach not in APPROACHES:
             raise ValueError(
@@ -123,6 +143,11 @@ class TorchBackend:
                 "Static quantization needs calibration_data: a few hundred samples of what the "
                 "model takes, without labels; or pass approach='dynamic' or 'weight_only'."
             )
+        if train is not None and self._approach != "qat":
+            raise ValueError(
+                f"train= trains the models of approach='qat', but approach is {self._approach!r}."
+            )
+        training = train if train is None or isinstance(train, Training) else Training(train)
         sizes = checked_sizes(calibration_sizes)
         self._exported = export_program(module, example_inputs, dynamic_shapes=dynamic_shapes)
         where = None if device is None else torch.device(device)
@@ -132,7 +157,6 @@ class TorchBackend:
         self._samples = Samples(
             self._reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes
         )
-        self._lock = RLock()
         self._files = (
             {"calibration data": Path(calibration_data)}
             if isinstance(calibration_data, (str, os.PathLike))
@@ -148,6 +172,18 @@ class TorchBackend:
             self._weights,
             has_data=has_data,
         )
+        state = ModuleState.of(self._exported.program)
+        self._trainer = Trainer(self._program, state, training)
+        parts = BackendParts(
+            self._program,
+            self._approach,
+            self._specs,
+            self._samples,
+            self._weights,
+            self._planner,
+            self._float_bytes,
+        )
+        super().__init__(parts, RLock())
 
     @property
     def inputs(self) -> InputValues:
@@ -197,18 +233,19 @@ class TorchBackend:
 
     # Models of configurations.
 
-    def quantize(self, config: QuantConfig) -> SimulatedModel:
-        """Build the model that a configuration describes.
+    def quantize(self, config: QuantConfig) -> TorchModel:
+        """Build the model that a configuration describes; it is converted when it is first used.
 
         Ops that the configuration does not name run in FP32, and so do, with a warning, those in
-        static mode at a tensor to which calibration gives no range.
+        static mode at a tensor to which calibration gives no range. With ``approach="qat"`` it is
+        trained, unless that was done before: see :meth:`quantize_trained`.
 
         Raises:
             ValueError:
                 If it names an op that the program does not have, or an option that the op does
                 not have, or a recipe.
         """
-        return self.simulated(config)
+        return self._deployed(config, self._program_of(config))
 
     def simulated(self, config: QuantConfig) -> SimulatedModel:
         """A simulation in floats of what :meth:`quantize` builds: the program with ops switched.
@@ -217,17 +254,74 @@ class TorchBackend:
             ValueError:
                 As :meth:`quantize`.
         """
+        return self._simulation(self._program_of(config))
+
+    def _program_of(self, config: QuantConfig) -> TrainedProgram:
+        if self.trains(config):
+            return self._again(config, {})
+        return self._unchanged(config)
+
+    def _unchanged(self, config: QuantConfig) -> TrainedProgram:
+        return TrainedProgram(self._program, self._planned(config), self._weights)
+
+    def _planned(self, config: QuantConfig) -> ModelPlan:
         with self._lock:
-            plan = self._planner.plan(config)
-            graph = self._program.switched(switch_of(plan, self._program, self._weights))
+            return self._planner.plan(config)
+
+    def _simulation(self, trained: TrainedProgram) -> SimulatedModel:
+        with self._lock:
+            switch = switch_of(trained.plan, trained.program, trained.weights)
+            graph = trained.program.switched(switch)
         return SimulatedModel(
-            self._program,
-            plan,
+            trained.program,
+            trained.plan,
             graph,
             inputs=self._specs,
-            nbytes=self._nbytes(plan),
-            save=self._save,
+            nbytes=self._nbytes(trained.plan),
         )
+
+    def untrained(self, config: QuantConfig) -> TorchModel:
+        """What :meth:`quantize` gives without any training."""
+        return self._deployed(config, self._unchanged(config))
+
+    def untrained_simulation(self, config: QuantConfig) -> SimulatedModel:
+        """What :meth:`simulated` gives without any training."""
+        return self._simulation(self._unchanged(config))
+
+    def converted(
+        self, config: QuantConfig, *, lower: bool = True, compile: bool = False
+    ) -> TorchModel:
+        """What :meth:`quantize` gives, in the form that is asked for.
+
+        Args:
+            config:
+                The configuration.
+            lower:
+                Whether to use this machine's integer kernels, which torchao brings. Otherwise it
+                computes in floats what integers would give.
+            compile:
+                Whether to compile it at its first run, which takes a C++ compiler.
+
+        Raises:
+            ValueError:
+                As :meth:`quantize`.
+        """
+        trained = self._program_of(config)
+        return self._deployed(config, trained, lower=lower, compile=compile)
+
+    def _deployed(
+        self,
+        config: QuantConfig,
+        trained: TrainedProgram,
+        *,
+        lower: bool = True,
+        compile: bool = False,
+    ) -> TorchModel:
+        def program() -> ConvertedProgram:
+            with self._lock:
+                return convert(trained.program, self._exported, trained.plan, config.to_json())
+
+        return TorchModel(self._simulation(trained), program, lower=lower, compile=compile)
 
     def _nbytes(self, plan: ModelPlan) -> int:
         total = self._float_bytes
@@ -253,21 +347,24 @@ class TorchBackend:
             size *= axis
         return size
 
-    def _save(self, plan: ModelPlan, path: str | os.PathLike[str]) -> None:
-        raise NotImplementedError
-
     def fingerprint(self, config: QuantConfig) -> str:
         """A content hash of the model that a configuration describes."""
-        with self._lock:
-            return self._planner.plan(config).fingerprint
+        return self._program_of(config).plan.fingerprint
 
     def executed(self, config: QuantConfig) -> Mapping[str, OpRuns]:
-        """What PyTorch really runs for each op of a configuration."""
-        return {name: OpRuns() for name in config.ops}
+        """What PyTorch really runs for each op of a configuration, read from the lowered program.
+
+        Ops of which that is not found have ``OpRuns()``.
+        """
+        lowered = self.untrained(config).program
+        found = executed_kernels(lowered)
+        return {name: found.get(name, OpRuns()) for name in config.ops}
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part."""
         options: dict[str, object] = {"runtime": "PyTorch", "approach": self._approach}
+        if self._trainer.training is not None:
+            options["training"] = self._trainer.training.digest
         data = "none"
         with self._lock:
             if self._samples.calibration is not None and self._approach != "dynamic":

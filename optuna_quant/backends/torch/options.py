@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-APPROACHES = ("static", "dynamic", "weight_only", "auto")
+APPROACHES = ("static", "dynamic", "weight_only", "auto", "qat")
 BF16 = OpConfig("bf16")
 
 _RANGES = ("minmax", "kl", "percentile", "mse")
@@ -51,7 +51,7 @@ def find_capability(
         ops:
             The ops of the program.
         approach:
-            ``"static"``, ``"dynamic"``, ``"weight_only"``, or ``"auto"``.
+            ``"static"``, ``"dynamic"``, ``"weight_only"``, ``"auto"``, or ``"qat"``.
         calibration_sizes:
             The calibration sampling sizes, default first.
         has_data:
@@ -93,13 +93,15 @@ def _is_default(op: TorchOp, approach: str) -> bool:
 
 
 def _has_bf16(op: TorchOp, approach: str) -> bool:
-    return approach in ("static", "auto") and op.op_type in _WORTH | {"MatMul"}
+    return approach in ("static", "auto", "qat") and op.op_type in _WORTH | {"MatMul"}
 
 
 def _quantized(op: TorchOp, approach: str, *, has_data: bool) -> Iterable[OpConfig]:
     if approach in ("static", "auto") and has_data and op.form.activations:
         yield from static_options(op, _RANGES)
-    if approach in ("dynamic", "auto") and op.form.dynamic:
+    if approach == "qat" and has_data and op.form.activations:
+        yield from static_options(op, _RANGES[:1])
+    if approach in ("dynamic", "auto", "qat") and op.form.dynamic:
         yield from dynamic_options(op)
     if approach == "weight_only" and op.has_groups:
         for option in weight_only_options(op, has_data=has_data):
@@ -111,11 +113,16 @@ def _on_request(op: TorchOp, approach: str, *, has_data: bool) -> Iterable[OnReq
     if approach in ("static", "auto") and has_data and op.form.activations:
         for option in static_options(op, _RANGES_ON_REQUEST):
             yield OnRequest(option, frozenset({"algorithm"}), side="activation")
-    if approach in ("weight_only", "auto") and op.has_groups:
+    if approach == "qat" and has_data and op.form.activations:
+        for option in static_options(op, (*_RANGES[1:], *_RANGES_ON_REQUEST)):
+            yield OnRequest(option, frozenset({"algorithm"}), side="activation")
+    if approach in ("weight_only", "auto", "qat") and op.has_groups:
         for option in weight_only_options(op, has_data=has_data):
+            assert option.weight is not None
+            if approach == "qat" and option.weight.algorithm != "rtn":
+                continue  # Training does what the others do, and more.
             fields = _special(op, option)
-            if approach == "auto":
-                assert option.weight is not None
+            if approach in ("auto", "qat"):
                 if option.weight.bits != _OTHERS_BITS:
                     yield OnRequest(option, fields | {"bits"})
                 yield OnRequest(option, fields | {"mode"})

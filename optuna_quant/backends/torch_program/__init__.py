@@ -2,7 +2,7 @@
 
 torch is imported when a module is exported.
 
-May import: `backends.weight_algorithms` and what is below it.
+May import: `backends.blocks` and what is below it.
 """
 
 from __future__ import annotations

@@ -75,6 +75,15 @@ class CallForm:
                 )
         return found
 
+    def flat_inputs(self, tensors: Mapping[str, Any]) -> list[Any]:
+        """The arguments of the program in their order, from the inputs by name."""
+        return [tensors[each] if isinstance(each, str) else each.value for each in self.inputs]
+
+    def named_outputs(self, outputs: Sequence[Any]) -> dict[str, Any]:
+        """What the program gives, by name; what is constant is left out."""
+        named = zip(self.outputs, outputs, strict=True)
+        return {name: value for name, value in named if isinstance(name, str)}
+
     @property
     def output_names(self) -> list[str]:
         """The names of the outputs that are computed."""

@@ -7,12 +7,18 @@ from dataclasses import replace
 from functools import cached_property
 import hashlib
 from typing import TYPE_CHECKING
+from typing import Literal
+from typing import TypeAlias
 
 import numpy as np
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+ZeroPoints: TypeAlias = Literal["none", "codes", "floats"]
+"""What the groups of a weight have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +66,12 @@ class GroupedWeight:
         There each group is padded to :attr:`group_size` codes, and the zero points of an output
         are packed like its codes. The factors of the inputs, if any, are counted too.
         """
-        outputs, groups = self.scales.shape
-        nbytes = outputs * groups * _packed(self.group_size, self.bits) + self.scales.nbytes
+        zero_points: ZeroPoints = "none"
         if self.zero_points is not None:
-            is_float = self.zero_points.dtype == np.float32
-            nbytes += self.scales.nbytes if is_float else outputs * _packed(groups, self.bits)
-        if self.input_scale is not None:
-            nbytes += self.input_scale.nbytes
-        return int(nbytes)
+            zero_points = "floats" if self.zero_points.dtype == np.float32 else "codes"
+        outputs, inputs = self.codes.shape
+        nbytes = packed_nbytes(outputs, inputs, self.bits, self.group_size, zero_points)
+        return nbytes + (0 if self.input_scale is None else self.input_scale.nbytes)
 
     @cached_property
     def digest(self) -> bytes:
@@ -115,6 +119,29 @@ class GroupedWeight:
     def _arrays(self) -> list[NDArray[np.uint8] | NDArray[np.float32]]:
         arrays = (self.codes, self.scales, self.zero_points, self.input_scale)
         return [array for array in arrays if array is not None]
+
+
+def packed_nbytes(
+    outputs: int, inputs: int, bits: int, group_size: int, zero_points: ZeroPoints
+) -> int:
+    """Bytes of a weight without factors of its inputs; see :attr:`GroupedWeight.packed_nbytes`.
+
+    Args:
+        outputs:
+            The number of outputs.
+        inputs:
+            The number of inputs.
+        bits:
+            Bits of a code.
+        group_size:
+            Inputs of a group.
+        zero_points:
+            How groups have zero points: ``"none"``, ``"codes"`` or ``"floats"``.
+    """
+    groups = -(-inputs // group_size)
+    scales = 4 * outputs * groups
+    extra = {"none": 0, "codes": outputs * _packed(groups, bits), "floats": scales}
+    return outputs * groups * _packed(group_size, bits) + scales + extra[zero_points]
 
 
 def _packed(codes: int, bits: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
+from typing import TypeAlias
 from typing import TypeGuard
 from typing import cast
 
@@ -26,10 +27,14 @@ _KERAS_METHODS = ("update_state", "result", "reset_state")
 _AT_ONCE = 256
 
 
+Values: TypeAlias = Any
+"""Arrays or tensors, as the user's object takes them."""
+
+
 class MetricObject(Protocol):
     """An object that computes a metric of outputs and labels that it is given in parts."""
 
-    def update(self, output: Any, labels: Any, /) -> object:
+    def update(self, output: Values, labels: Values, /) -> object:
         """Take the outputs and the labels of some samples: arrays, or tensors."""
 
     def compute(self) -> object:
@@ -42,7 +47,7 @@ class MetricObject(Protocol):
 class _KerasMetric(Protocol):
     """The same with the names and the order that Keras has."""
 
-    def update_state(self, labels: Any, output: Any, /) -> object:
+    def update_state(self, labels: Values, output: Values, /) -> object:
         """Take the labels and the outputs of some samples."""
 
     def result(self) -> object:
@@ -98,7 +103,7 @@ class _FromKeras:
 
     metric: _KerasMetric
 
-    def update(self, output: Any, labels: Any, /) -> None:
+    def update(self, output: Values, labels: Values, /) -> None:
         self.metric.update_state(labels, output)
 
     def compute(self) -> object:

@@ -12,8 +12,11 @@ import torch_modules as modules
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.testing import BackendTestCase
+from optuna_quant.testing import BlocksTestCase
 from optuna_quant.testing import CalibrationTestCase
+from optuna_quant.testing import CostsTestCase
 from optuna_quant.testing import ModelTestCase
+from optuna_quant.testing import SensitivityTestCase
 from optuna_quant.testing import TuningTestCase
 
 
@@ -37,6 +40,21 @@ class TestTorchTuning(_Torch, TuningTestCase):
     pass
 
 
+class TestTorchSensitivities(_Torch, SensitivityTestCase):
+    pass
+
+
+class TestTorchCosts(_Torch, CostsTestCase):
+    pass
+
+
+class TestTorchBlocks(BlocksTestCase):
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        net, x = modules.transformer(), modules.samples(20, 5, 8)
+        return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
+
+
 class TestTorchDynamic(BackendTestCase, ModelTestCase):
     """Models whose results depend on the batch, and with an axis that may have any size."""
 
@@ -51,7 +69,7 @@ class TestTorchDynamic(BackendTestCase, ModelTestCase):
         return {"tokens": modules.torch.arange(15).reshape(3, 5).numpy()}
 
 
-class TestTorchWeights(BackendTestCase, ModelTestCase):
+class TestTorchWeights(BackendTestCase, ModelTestCase, CostsTestCase):
     """Weights of few bits alone."""
 
     @pytest.fixture

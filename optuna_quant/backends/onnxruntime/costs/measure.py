@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-import platform
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -22,8 +20,6 @@ from optuna_quant.backends.onnxruntime.costs.latency import state_of
 from optuna_quant.backends.onnxruntime.costs.latency import validate
 from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
 from optuna_quant.backends.onnxruntime.costs.neighbours import find_neighbours
-from optuna_quant.backends.onnxruntime.costs.operations import FLOAT_BITS
-from optuna_quant.backends.onnxruntime.costs.operations import bits
 from optuna_quant.backends.onnxruntime.costs.operations import multiply_adds
 from optuna_quant.backends.onnxruntime.costs.operations import needed_tensors
 from optuna_quant.backends.onnxruntime.costs.recipes import with_recipe_costs
@@ -37,7 +33,8 @@ from optuna_quant.backends.onnxruntime.costs.size import size_table
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.costs import Validation
-from optuna_quant.space.config import FP32
+from optuna_quant.costs.machine import machine_conditions
+from optuna_quant.costs.operations import operation_tables
 from optuna_quant.workers.cores import available_cores
 
 
@@ -164,7 +161,7 @@ def measure_costs(
     known = [config for config in (*configs, *others) if config.key in sizes]
     size = _size_table(source, space, neighbours, {config: sizes[config.key] for config in known})
     sized = clock()
-    counts, bit_operations = operation_tables(source, space)
+    counts, bit_operations = _operation_tables(source, space)
     _logger.debug(
         f"Costs: latency {ran - start:.2f} s, size {sized - ran:.2f} s, operations "
         f"{clock() - sized:.2f} s."
@@ -233,7 +230,7 @@ def count_costs(source: CostSource, space: TuningSpace, *, seed: int = 0) -> Cos
     }
     size = _size_table(source, space, neighbours, sizes)
     return Costs(
-        _with_recipes(source, space, size, *operation_tables(source, space)),
+        _with_recipes(source, space, size, *_operation_tables(source, space)),
         conditions(source),
         None,
         time.perf_counter() - start,
@@ -276,15 +273,8 @@ def _say_refused(refused: set[tuple[str, str]]) -> None:
         )
 
 
-def operation_tables(source: CostSource, space: TuningSpace) -> tuple[CostTable, CostTable]:
-    """The tables of multiply-adds in floats and of bit operations, for one sample.
-
-    Args:
-        source:
-            The model.
-        space:
-            The tuning space.
-    """
+def _operation_tables(source: CostSource, space: TuningSpace) -> tuple[CostTable, CostTable]:
+    """The tables of multiply-adds in floats and of bit operations, for one sample."""
     nodes = source.graph.nodes
     shapes = tensor_shapes(source.graph, source.feed, needed_tensors(nodes), source.sessions)
     counts: dict[str, float] = {}
@@ -299,19 +289,7 @@ def operation_tables(source: CostSource, space: TuningSpace) -> tuple[CostTable,
             f"The multiply-adds of {', '.join(unknown)} are not known, because the shapes of "
             "their inputs are not: they count as zero."
         )
-    floats: dict[str, dict[str, float]] = {}
-    products: dict[str, dict[str, float]] = {}
-    for tunable in space.tunables:
-        for op in tunable.ops:
-            count = counts.pop(op, 0.0)
-            options = dict.fromkeys((*tunable.options, FP32))
-            floats[op] = {o.label: 0.0 if o.is_quantized else count for o in options}
-            products[op] = {o.label: count * bits(o)[0] * bits(o)[1] for o in options}
-    rest = sum(counts.values())
-    return (
-        CostTable("multiply_adds", "", floats, (), rest),
-        CostTable("bit_operations", "", products, (), rest * FLOAT_BITS**2),
-    )
+    return operation_tables(counts, space)
 
 
 def conditions(source: CostSource) -> dict[str, str]:
@@ -325,8 +303,7 @@ def conditions(source: CostSource) -> dict[str, str]:
     return {
         **target,
         "runtime": f"ONNX Runtime {onnxruntime.__version__}, {', '.join(providers)}",
-        "machine": f"{platform.machine()}, {available_cores()} cores",
-        "processor": _processor(),
+        **machine_conditions(),
         "threads": str(threads or available_cores()),
         "clock": "processor time" if uses_one_thread(source.sessions) else "elapsed time",
         "batch": str(source.samples),
@@ -338,16 +315,6 @@ def conditions(source: CostSource) -> dict[str, str]:
 
 def _target(source: CostSource) -> str:
     return f"{source.target}{', simulated' if source.is_simulated else ''}"
-
-
-def _processor() -> str:
-    """The kind of processor, as the system names it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-    found = re.search(r"^(?:model name|Processor|CPU part)\s*:\s*(.+)$", text, re.MULTILINE)
-    return platform.processor() if found is None else found[1].strip()
 
 
 def _told(costs: Costs, models: int) -> str:

@@ -8,20 +8,13 @@ import math
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
-from optuna_quant.backends.onnxruntime.weight_only.ops import INT8_LEVEL
 
 
 if TYPE_CHECKING:
     import onnx
 
-    from optuna_quant.space.config import OpConfig
-
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-FLOAT_BITS = 32
-_RUNTIME_BITS = 8
-"""The activation's bits where it is quantized at run time."""
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -78,16 +71,3 @@ def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
     directions, rows, width = shapes[node.input[1]]
     hidden = rows // _GATES[node.op_type]
     return first * second * directions * rows * (width + hidden)
-
-
-def bits(option: OpConfig) -> tuple[int, int]:
-    """The bits of the two operands of an op's products in an option."""
-    if not option.is_quantized:
-        width = FLOAT_BITS if option.mode == "fp32" else FLOAT_BITS // 2
-        return width, width
-    if option.mode == "weight_only":
-        assert option.weight is not None
-        is_integer = option.accuracy_level == INT8_LEVEL
-        return _RUNTIME_BITS if is_integer else FLOAT_BITS, option.weight.bits
-    first = _RUNTIME_BITS if option.activation is None else option.activation.bits
-    return first, first if option.weight is None else option.weight.bits

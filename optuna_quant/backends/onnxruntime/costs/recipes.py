@@ -10,10 +10,10 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.costs.operations import FLOAT_BITS
 from optuna_quant.backends.onnxruntime.costs.runs import uses_one_thread
 from optuna_quant.backends.onnxruntime.costs.shapes import tensor_shapes
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+from optuna_quant.costs.operations import FLOAT_BITS
 from optuna_quant.costs.timing import time_interleaved
 
 

@@ -1,220 +1,58 @@
-"""Finds the parts of a graph that repeat, by its structure alone."""
+"""The parts of a graph that repeat."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from optuna_quant.backends import blocks
+from optuna_quant.backends.blocks import FlowNode
+from optuna_quant.backends.blocks import LayerKind
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
-from optuna_quant.space.blocks import Block
 
 
 if TYPE_CHECKING:
     import onnx
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.space.blocks import Block
 
 
 _LAYERS = frozenset({"Attention", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 _TABLES = frozenset({"EmbedLayerNormalization", "Gather"})
 # What these give says nothing of the values that they read.
 _BLIND = frozenset({"Shape", "Size"})
-_FEWEST_LAYERS = 2
-# Of more parts than these in one repetition no block is made: it keeps the search linear.
-_MOST_PARTS = 64
 
 
 def find_blocks(graph: Graph) -> tuple[Block, ...]:
-    """The parts of a graph that repeat one after the other, with at least two layers each.
-
-    Layers are convolutions, matrix products, linear and recurrent layers and attention. The graph
-    is cut wherever a single tensor that depends on a layer (or an embedding) passes: between the
-    halves of a transformer's layer, residual units, the layers of a plain chain. Masks, positions
-    and shapes, which all blocks share, are no such tensors. Then repetitions in the sequence of
-    these parts are looked for (tandem repeats, the longest first): of parts with equal layers in
-    type, attributes and weight shapes, and in what is left of parts that are equal but for sizes
-    and strides, as the stages of a convolutional network are. A part that repeats nowhere is cut
-    once more, without the tensor that enters it: so blocks are found below a connection that
-    skips all of them. Names play no part. Thousands of nodes take less than a second.
+    """The parts of a graph that repeat, see :func:`optuna_quant.backends.blocks.find_blocks`.
 
     Args:
         graph:
             The graph.
-
-    Returns:
-        The blocks in the order of the graph.
     """
-    flow = _Flow.of(graph)
-    parts = flow.parts()
-    families, rest = _families(parts)
-    for part in rest:
-        if len(part.layers) >= 2 * _FEWEST_LAYERS:
-            families += _families(flow.inner_parts(part))[0]
-    blocks = []
-    for number, repeated in enumerate(sorted(families, key=lambda blocks: blocks[0][0].position)):
-        for position, block in enumerate(repeated):
-            family = f"family{number}"
-            names = tuple(layer.name for layer in block)
-            blocks.append(Block(f"{family}/block{position}", family, names))
-    return tuple(blocks)
+    return blocks.find_blocks([_node(i, node, graph) for i, node in enumerate(graph.nodes)])
 
 
-@dataclass(frozen=True)
-class _Layer:
-    name: str
-    position: int
-    exact: tuple[object, ...]
-    alike: tuple[object, ...]
+def _node(position: int, node: onnx.NodeProto, graph: Graph) -> FlowNode:
+    is_known = node.op_type in _LAYERS
+    is_layer = is_known and node.domain in ("", "ai.onnx", "com.microsoft")
+    is_table = node.op_type in _TABLES and any(graph.is_constant(name) for name in node.input)
+    return FlowNode(
+        node.name,
+        frozenset({*node.input, *graph.captures.get(position, ())}),
+        tuple(name for name in node.output if name),
+        layer=_kind(node, graph) if is_layer else None,
+        is_source=is_known or is_table,
+        is_blind=node.op_type in _BLIND,
+    )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The layers between two cuts, and the nodes: from ``start`` to ``stop``, not included."""
-
-    layers: tuple[_Layer, ...]
-    start: int
-    stop: int
-
-
-def _layer(position: int, node: onnx.NodeProto, graph: Graph) -> _Layer:
+def _kind(node: onnx.NodeProto, graph: Graph) -> LayerKind:
     attributes = {name: repr(value) for name, value in node_attributes(node).items()}
     shapes = tuple(tuple(graph.initializers[x].dims) for x in node.input if graph.is_constant(x))
     kind = (node.domain, node.op_type)
     grouped = node_attributes(node).get("group", 1) != 1
-    return _Layer(
-        node.name,
-        position,
+    return LayerKind(
         (*kind, tuple(sorted(attributes.items())), shapes),
         (*kind, attributes.get("kernel_shape"), grouped, sum(len(s) > 1 for s in shapes)),
     )
-
-
-@dataclass(frozen=True)
-class _Flow:
-    """Which tensors that depend on a layer pass behind each node.
-
-    Args:
-        layers:
-            The layers, in the order of the graph.
-        spans:
-            For each such tensor the position of the node that makes it, of the last one that reads
-            it, and of the last but one (-1 if there is none); by the first.
-        nodes:
-            The number of nodes.
-    """
-
-    layers: tuple[_Layer, ...]
-    spans: tuple[tuple[int, int, int], ...]
-    nodes: int
-
-    @classmethod
-    def of(cls, graph: Graph) -> _Flow:
-        reads_of = _last_reads(graph)
-        depends: set[str] = set()
-        spans, layers = [], []
-        for i, node in enumerate(graph.nodes):
-            reads = {*node.input, *graph.captures.get(i, ())}
-            if node.op_type in _LAYERS and node.domain in ("", "ai.onnx", "com.microsoft"):
-                layers.append(_layer(i, node, graph))
-            is_source = node.op_type in _LAYERS or (
-                node.op_type in _TABLES and any(graph.is_constant(name) for name in node.input)
-            )
-            if node.op_type in _BLIND or not (is_source or not depends.isdisjoint(reads)):
-                continue
-            made = [name for name in node.output if name]
-            depends.update(made)
-            spans += [(i, *reads_of[name]) for name in made if name in reads_of]
-        return cls(tuple(layers), tuple(spans), len(graph.nodes))
-
-    def parts(self) -> list[_Part]:
-        """The parts of the graph that have layers."""
-        return self._cut(0, self.nodes, [span[:2] for span in self.spans], self.layers)
-
-    def inner_parts(self, part: _Part) -> list[_Part]:
-        """The parts of a part, if what enters it is not read a last time at its end."""
-        first, last = (bisect_left(self.spans, (at,)) for at in (part.start, part.stop))
-        spans = [span[:2] for span in self.spans[first:last]]
-        # What enters passes behind the node before.
-        entering = (span for span in self.spans[:first] if span[1] >= part.start)
-        spans += [(part.start, before) for _, _, before in entering if before > part.start]
-        return self._cut(part.start, part.stop, spans, part.layers)
-
-    def _cut(
-        self,
-        start: int,
-        stop: int,
-        spans: Sequence[tuple[int, int]],
-        layers: Sequence[_Layer],
-    ) -> list[_Part]:
-        """Cut nodes behind each that at most one tensor passes."""
-        change = [0] * (stop - start + 1)
-        for first, last in spans:
-            change[first - start] += 1
-            change[min(last, stop) - start] -= 1
-        cuts = [start + i + 1 for i, alive in enumerate(accumulate(change[:-1])) if alive <= 1]
-        bounds = [start, *cuts, *([stop] if not cuts or cuts[-1] < stop else [])]
-        places = [layer.position for layer in layers]
-        parts = []
-        for first, last in pairwise(bounds):
-            own = layers[bisect_left(places, first) : bisect_left(places, last)]
-            if own:
-                parts.append(_Part(tuple(own), first, last))
-        return parts
-
-
-def _families(parts: Sequence[_Part]) -> tuple[list[list[list[_Layer]]], list[_Part]]:
-    """The layers of the blocks of each family, and the parts that are in none."""
-    taken = [False] * len(parts)
-    found: list[list[list[_Layer]]] = []
-    for exact in (True, False):
-        before = -1
-        while len(found) > before:
-            before = len(found)
-            tokens = [
-                # What is taken repeats nothing any more.
-                (i,) if taken[i] else tuple(x.exact if exact else x.alike for x in part.layers)
-                for i, part in enumerate(parts)
-            ]
-            for start, period, count in _repetitions(tokens):
-                stop = start + period * count
-                layers = sum(len(part.layers) for part in parts[start : start + period])
-                if layers < _FEWEST_LAYERS or any(taken[start:stop]):
-                    continue
-                taken[start:stop] = [True] * (stop - start)
-                found.append(
-                    [
-                        [layer for part in parts[first : first + period] for layer in part.layers]
-                        for first in range(start, stop, period)
-                    ]
-                )
-    return found, [part for part, is_taken in zip(parts, taken, strict=True) if not is_taken]
-
-
-def _last_reads(graph: Graph) -> dict[str, tuple[int, int]]:
-    """The position of the last node that reads each tensor, and of the last but one or -1."""
-    found: dict[str, tuple[int, int]] = {}
-    for i, node in enumerate(graph.nodes):
-        for name in {*node.input, *graph.captures.get(i, ())}:
-            found[name] = (i, found[name][0] if name in found else -1)
-    return found
-
-
-def _repetitions(tokens: Sequence[tuple[object, ...]]) -> list[tuple[int, int, int]]:
-    """Where the tokens repeat: start, period and count; those that cover most come first."""
-    numbers: dict[tuple[object, ...], int] = {}
-    ids = [numbers.setdefault(token, len(numbers)) for token in tokens]
-    found = []
-    for period in range(1, min(_MOST_PARTS, len(ids) // 2) + 1):
-        start = 0
-        for i in range(len(ids) - period + 1):
-            if i + period < len(ids) and ids[i] == ids[i + period]:
-                continue
-            count = (i - start) // period + 1
-            if count > 1:
-                found.append((start, period, count))
-            start = i + 1
-    return sorted(found, key=lambda run: (-run[1] * run[2], run[1], run[0]))

@@ -11,7 +11,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity.op_weights import find_weights
-from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
+from optuna_quant.backends.sensitivity.output import OutputSensitivity
 
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
-    from optuna_quant.backends.onnxruntime.sensitivity.hessian import Loss
     from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.sensitivity.curvature import Loss
     from optuna_quant.space.config import QuantConfig
 
 
@@ -123,7 +123,7 @@ class SensitivityMaker:
     ) -> HessianSensitivity:
         """By the curvature of a loss, or of how far some outputs move, in the ops' weights."""
         from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
-        from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
+        from optuna_quant.backends.sensitivity.curvature import output_change
 
         if loss is None and outputs is not None:
             loss = partial(output_change, names=outputs)

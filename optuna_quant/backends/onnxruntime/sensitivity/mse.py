@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant._common.counts import check_positive
-from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import quantized_ops
 from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import Shown
 from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import quantized_copies
-from optuna_quant.backends.onnxruntime.sensitivity.relative_error import RelativeError
 from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
+from optuna_quant.backends.sensitivity.asked_ops import quantized_ops
+from optuna_quant.backends.sensitivity.relative_error import RelativeError
+from optuna_quant.backends.sensitivity.sampled import SampledSensitivity
 from optuna_quant.space.config import QuantConfig
 
 
@@ -40,11 +40,6 @@ _logger = get_logger(__name__)
 # Graphs that recipes have made, each with its weights.
 _MOST_SIBLINGS = 4
 
-# What part weights have in an op's error is told on this part of the samples, of the ops that make
-# up more than this part of all error.
-_SAMPLES_OF_WEIGHTS = 0.15
-_LEAST_PART = 0.005
-
 _CHANNEL_AXES = {
     "Attention": -1,
     "Conv": 1,
@@ -56,7 +51,7 @@ _CHANNEL_AXES = {
 }
 
 
-class MSESensitivity:
+class MSESensitivity(SampledSensitivity):
     """The error that the quantization of each op brings to its output.
 
     One pass over the samples runs the FP32 graph and, beside it, a quantized copy of each op as
@@ -111,30 +106,13 @@ class MSESensitivity:
         samples: int = 256,
         graph_of: GraphOf | None = None,
     ) -> None:
-        check_positive("samples", samples)
+        super().__init__(samples=samples)
         self._graph_of = graph_of
         self._siblings: dict[int, Self] = {}
         self._build = build
         self._set_graph(graph, static)
         self._data = data
         self._sessions = sessions
-        self._samples = samples
-        self.key = f"samples={samples}"
-
-    def __call__(self, config: QuantConfig, ops: Sequence[str]) -> dict[str, float]:
-        """Score ops of a configuration.
-
-        Args:
-            config:
-                The configuration.
-            ops:
-                Their names.
-
-        Raises:
-            ValueError:
-                If an op is not in the configuration.
-        """
-        return self.score_options([config], ops)[0]
 
     def score_options(
         self, configs: Sequence[QuantConfig], ops: Sequence[str]
@@ -217,47 +195,13 @@ class MSESensitivity:
         )
         return [dict(scores) for scores in found]
 
-    def score_with_weights(
-        self, configs: Sequence[QuantConfig], ops: Sequence[str]
-    ) -> tuple[list[dict[str, float]], dict[str, float]]:
-        """Score ops in several options each, and find how much of it comes from their weights.
-
-        That is the score where only what is constant is quantized and the activations are not,
-        over that where all is, both on a few of the samples.
-
-        Args:
-            configs:
-                The configurations.
-            ops:
-                The names of the ops.
-
-        Returns:
-            The scores of each configuration; and, for the ops that matter of those that the first
-            one has in static mode, the part of their error that comes from their weights, from 0
-            to 1. An op for which this cannot be determined is missing.
-
-        Raises:
-            ValueError:
-                If an op is not in a configuration.
-        """
-        scores = self.score_options(configs, ops)
-        return scores, self._for(configs[0])._parts_of_weights(configs[0], scores[0])
-
-    def _parts_of_weights(
-        self, config: QuantConfig, scores: Mapping[str, float]
-    ) -> dict[str, float]:
-        least = _LEAST_PART * sum(scores.values())
-        tensors = {
-            op: self._shown_by(op, config)
-            for op, score in scores.items()
-            if config.ops[op].mode == "static" and score > least
-        }
-        if not tensors:
-            return {}
+    def _parts_of_weights(self, config: QuantConfig, ops: Sequence[str]) -> dict[str, float]:
+        sibling = self._for(config)
+        tensors = {op: sibling._shown_by(op, config) for op in ops}
         copies = quantized_copies(
-            self._graph, self._build(config).compact, tensors, with_weights_alone=True
+            sibling._graph, self._build(config).compact, tensors, with_weights_alone=True
         )
-        (errors,) = self.with_samples(self._samples_of_weights)._errors([copies])
+        (errors,) = sibling._errors([copies])
         found = dict.fromkeys(copies.without_weights, 0.0)
         for op, shown in tensors.items():
             whole = _mean_error(errors, [Shown(op, name) for name in shown])
@@ -266,27 +210,10 @@ class MSESensitivity:
                 found[op] = min(1.0, alone / whole)
         return found
 
-    @property
-    def _samples_of_weights(self) -> int:
-        return max(1, round(_SAMPLES_OF_WEIGHTS * self._samples))
-
-    def passes(self, configs: int, *, with_weights: bool = False) -> float:
-        """How many samples are run through models to score this number of configurations.
-
-        Args:
-            configs:
-                The number of configurations.
-            with_weights:
-                Whether the part that comes from the weights is found as well.
-        """
-        more = self._samples_of_weights if with_weights else 0
-        return float(self._samples * configs + more)
-
     def with_samples(self, samples: int) -> Self:
         """The same sensitivity with at most this number of samples."""
-        found = copy(self)
+        found = super().with_samples(samples)
         found._siblings = {}
-        found._samples = min(self._samples, samples)
         return found
 
     def _shown_by(self, op: str, config: QuantConfig) -> list[str]:

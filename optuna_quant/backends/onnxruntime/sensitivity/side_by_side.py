@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.sensitivity.pieces import pieces_within
 
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import Shown
 
     Arrays = dict[str, NDArray[Any]]
-
-# Tensors that are looked at together may take so much; one sample is run even if it takes more.
-_PIECE_BYTES = 1 << 28
-_PIECE_SAMPLES = 32
 
 
 class SideBySide:
@@ -100,14 +96,13 @@ class SideBySide:
             samples:
                 How many, from the start.
         """
-        probe = next(data.pieces([1]))
-        exact = self.exact(probe.feed)
-        # Copies have the size of what they are copies of.
-        size = sum(value.nbytes for value in exact.values())
-        size += sum(exact[name].nbytes for name in self.shown)
-        step = int(np.clip(_PIECE_BYTES * probe.samples // max(size, 1), 1, _PIECE_SAMPLES))
-        for piece in data.pieces([*range(step, samples, step), samples]):
-            yield piece.feed
+        return (piece.feed for piece in pieces_within(data, samples, self._nbytes))
+
+    def _nbytes(self, feed: Feed) -> int:
+        """How much is looked at: copies have the size of what they are copies of."""
+        exact = self.exact(feed)
+        shown = sum(exact[name].nbytes for name in self.shown)
+        return shown + sum(value.nbytes for value in exact.values())
 
     def _tapped(self, model: CompactModel, tensors: list[str]) -> onnxruntime.InferenceSession:
         with self._sessions.lock:

@@ -10,28 +10,24 @@ from collections.abc import Mapping
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from typing import Literal
-from typing import TypeAlias
 
 import torch
 
 from optuna_quant.backends.onnxruntime.model.graph import tensor_array
 from optuna_quant.backends.onnxruntime.torch_graph.node import Node
-from optuna_quant.backends.onnxruntime.torch_graph.node import to_tensor
 from optuna_quant.backends.onnxruntime.torch_graph.operators import OPERATORS
 from optuna_quant.backends.onnxruntime.torch_graph.supported import STANDARD_DOMAINS
 from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
 from optuna_quant.backends.onnxruntime.torch_graph.supported import check_supported
 from optuna_quant.backends.onnxruntime.torch_graph.supported import without_functions
+from optuna_quant.backends.sensitivity.tensors import FloatType
+from optuna_quant.backends.sensitivity.tensors import to_tensor
 
 
 if TYPE_CHECKING:
     import onnx
 
     from optuna_quant.backends.onnxruntime.torch_graph.node import Handler
-
-
-FloatType: TypeAlias = Literal["float32", "float64"]
 
 
 class TorchGraph:

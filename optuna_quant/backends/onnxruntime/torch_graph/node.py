@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import TypeAlias
 
-import numpy as np
 import onnx
 import torch
 
@@ -21,8 +19,6 @@ from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedO
 
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from optuna_quant.backends.onnxruntime.model.graph import AttributeValue
 
 
@@ -104,20 +100,3 @@ class Node:
         return UnsupportedOperatorError(
             f"there is no torch counterpart of operator {node.op_type} {what} (node {node.name!r})"
         )
-
-
-def to_tensor(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
-    """A copy of an array as a tensor: floats as ``dtype``, unsigned integers over 8 bits as int64.
-
-    Raises:
-        TypeError:
-            If the array holds no numbers.
-    """
-    name = array.dtype.name
-    if array.dtype.kind == "f" or name.startswith(("bfloat", "float")):
-        wide = np.float64 if dtype == torch.float64 else np.float32
-        return torch.from_numpy(np.array(array, dtype=wide)).to(dtype)
-    if array.dtype.kind not in "biu" and not name.startswith(("int", "uint")):
-        raise TypeError(f"expected numbers, but got an array of {name}")
-    native = name in ("bool", "int8", "uint8", "int16", "int32", "int64")
-    return torch.from_numpy(np.array(array, dtype=name if native else np.int64))

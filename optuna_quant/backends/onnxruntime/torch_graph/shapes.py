@@ -15,8 +15,8 @@ from optuna_quant.backends.onnxruntime.model.graph import tensor_array
 from optuna_quant.backends.onnxruntime.torch_graph.node import Handler
 from optuna_quant.backends.onnxruntime.torch_graph.node import Node
 from optuna_quant.backends.onnxruntime.torch_graph.node import Result
-from optuna_quant.backends.onnxruntime.torch_graph.node import to_tensor
 from optuna_quant.backends.onnxruntime.torch_graph.resize import resize
+from optuna_quant.backends.sensitivity.tensors import to_tensor
 
 
 if TYPE_CHECKING:

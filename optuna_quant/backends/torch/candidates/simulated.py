@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 from typing import Any
@@ -13,9 +12,9 @@ from optuna_quant.backends.torch.program.called import CalledProgram
 
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from collections.abc import Mapping
     from collections.abc import Sequence
-    import os
 
     from numpy.typing import NDArray
     from torch.fx import GraphModule
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base.model import Feed
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
+    from optuna_quant.backends.torch_program.call import CallForm
     from optuna_quant.data.inputs import InputSpec
 
 
 class SimulatedModel:
     """A program as one configuration says, in floats.
 
-    It is a :class:`~optuna_quant.backends.base.Model`, and computes what the quantized program
-    gives, up to rounding: quantized tensors are rounded to the values that their integers stand
-    for. :meth:`save` writes the converted program.
+    It computes what the quantized program gives, up to rounding: quantized tensors are rounded to
+    the values that their integers stand for.
 
     Args:
         program:
@@ -44,8 +43,6 @@ class SimulatedModel:
             The inputs.
         nbytes:
             Bytes of the converted program's tensors.
-        save:
-            Writes the converted program to a path.
     """
 
     def __init__(
@@ -56,11 +53,9 @@ class SimulatedModel:
         *,
         inputs: Sequence[InputSpec],
         nbytes: int,
-        save: Callable[[ModelPlan, str | os.PathLike[str]], None],
     ) -> None:
         self._program = program
-        self._graph = graph
-        self._save = save
+        self.graph = graph
         self.plan = plan
         self.inputs = tuple(inputs)
         self.nbytes = nbytes
@@ -69,6 +64,11 @@ class SimulatedModel:
     def fingerprint(self) -> str:
         """A content hash of what it computes."""
         return self.plan.fingerprint
+
+    @property
+    def form(self) -> CallForm:
+        """How the user's module is called."""
+        return self._program.form
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -99,8 +99,8 @@ class SimulatedModel:
                 If an input is missing or there is no such output.
         """
         names = self.outputs if outputs is None else tuple(outputs)
-        _check_names(names, self.outputs, "output")
-        _check_names([spec.name for spec in self.inputs], feed, "input")
+        check_names(names, self.outputs, "output")
+        check_names([spec.name for spec in self.inputs], feed, "input")
         tensors = self._program.tensors_of({spec.name: feed[spec.name] for spec in self.inputs})
         found = self.compute(tensors)
         return [found[name].detach().cpu().numpy() for name in names]
@@ -108,7 +108,7 @@ class SimulatedModel:
     def compute(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, for the inputs by name."""
         with torch.no_grad():
-            outputs = self._graph(*self._program.inputs_of_call(tensors))
+            outputs = self.graph(*self._program.inputs_of_call(tensors))
         return self._program.named_outputs(outputs)
 
     @cached_property
@@ -119,15 +119,14 @@ class SimulatedModel:
         """The model as a module, which takes and returns what the user's module does."""
         return self._called
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the converted program to a file, which is replaced as a whole or left as it was.
 
-        :func:`optuna_quant.backends.torch.load` reads it.
-        """
-        self._save(self.plan, path)
+def check_names(wanted: Sequence[str], known: Collection[str], what: str) -> None:
+    """Check that all names are known.
 
-
-def _check_names(wanted: Sequence[str], known: Any, what: str) -> None:
+    Raises:
+        ValueError:
+            If one is not.
+    """
     for name in wanted:
         if name not in known:
             raise ValueError(

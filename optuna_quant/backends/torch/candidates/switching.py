@@ -15,6 +15,8 @@ from optuna_quant.backends.torch.graph.switched import Switch
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.candidates.plan import OpPlan
     from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
@@ -32,40 +34,67 @@ def switch_of(plan: ModelPlan, program: SwitchedProgram, weights: QuantizedWeigh
         weights:
             Gives quantized weights as tensors.
     """
-    switch = Switch()
+
+    def weight_of(op: OpPlan) -> torch.Tensor:
+        assert op.weight is not None
+        return weights.tensor(op.weight, op.op)
+
+    return Switch(modules_of(plan, program), tensors_of(plan, program, weight_of))
+
+
+def modules_of(plan: ModelPlan, program: SwitchedProgram) -> dict[str, torch.nn.Module]:
+    """The modules that stand where ops are switched, by the names of their slots.
+
+    Args:
+        plan:
+            How each op runs.
+        program:
+            The program.
+    """
+    found: dict[str, torch.nn.Module] = {}
     for op in plan.ops.values():
-        _add(op, switch, program, weights)
-    return switch
+        slots = program.slots[op.op.name]
+        if op.mode == "static":
+            for name, params in zip(slots.activations, op.activations, strict=True):
+                limits = limits_of(params.dtype)
+                found[name] = FakeQuantize(params.scale, params.zero_point, *limits)
+        elif op.mode == "dynamic" and op.dynamic is not None:
+            dtype, scheme = op.dynamic
+            for name in slots.activations:
+                found[name] = DynamicFakeQuantize(*limits_of(dtype), symmetric=scheme == "sym")
+        elif op.mode == "bf16":
+            for name in slots.activations:
+                found[name] = Cast(torch.bfloat16)
+            found[slots.output] = Cast(torch.float32)
+        if slots.weight is not None and slots.batch_norm is not None:
+            found[slots.batch_norm] = Unchanged()
+    return found
 
 
-def _add(
-    plan: OpPlan, switch: Switch, program: SwitchedProgram, weights: QuantizedWeights
-) -> None:
-    op, slots = plan.op, program.slots[plan.op.name]
-    if plan.mode == "static":
-        for name, params in zip(slots.activations, plan.activations, strict=True):
-            switch.modules[name] = FakeQuantize(
-                params.scale, params.zero_point, *limits_of(params.dtype)
-            )
-    elif plan.mode == "dynamic" and plan.dynamic is not None:
-        dtype, scheme = plan.dynamic
-        for name in slots.activations:
-            switch.modules[name] = DynamicFakeQuantize(
-                *limits_of(dtype), symmetric=scheme == "sym"
-            )
-    elif plan.mode == "bf16":
-        for name in slots.activations:
-            switch.modules[name] = Cast(torch.bfloat16)
-        switch.modules[slots.output] = Cast(torch.float32)
-    if slots.weight is None:
-        return
-    weight = program.weight(op) if plan.weight is None else weights.tensor(plan.weight, op)
-    bias = program.bias(op)
-    if plan.mode == "bf16":
-        weight = weight.bfloat16()
-        bias = None if bias is None else bias.bfloat16()
-    switch.tensors[slots.weight] = weight
-    if slots.bias is not None:
-        switch.tensors[slots.bias] = bias
-    if slots.batch_norm is not None:
-        switch.modules[slots.batch_norm] = Unchanged()
+def tensors_of(
+    plan: ModelPlan, program: SwitchedProgram, weight_of: Callable[[OpPlan], torch.Tensor]
+) -> dict[str, torch.Tensor | None]:
+    """The weights and biases of switched ops, by the names of their slots.
+
+    Args:
+        plan:
+            How each op runs.
+        program:
+            The program.
+        weight_of:
+            Gives the values that a quantized weight stands for.
+    """
+    found: dict[str, torch.Tensor | None] = {}
+    for op in plan.ops.values():
+        slots = program.slots[op.op.name]
+        if slots.weight is None:
+            continue
+        weight = program.weight(op.op) if op.weight is None else weight_of(op)
+        bias = program.bias(op.op)
+        if op.mode == "bf16":
+            weight = weight.bfloat16()
+            bias = None if bias is None else bias.bfloat16()
+        found[slots.weight] = weight
+        if slots.bias is not None:
+            found[slots.bias] = bias
+    return found

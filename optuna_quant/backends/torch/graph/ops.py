@@ -175,6 +175,29 @@ def find_ops(graph: Graph, modules: Collection[str]) -> tuple[TorchOp, ...]:
     return tuple(found)
 
 
+def why_unfit(node: Node) -> str | None:
+    """Why a node of an operator that can be quantized is no op; None of all other nodes.
+
+    Args:
+        node:
+            A node of the program.
+    """
+    form = _forms().get(node.target) if node.op == "call_function" else None
+    if form is None or _fits(node, form):
+        return None
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return None  # It handles shapes or indices.
+    place = form.weight.position if form.weight else None
+    if place is not None and not (len(node.args) > place and _is_parameter(node.args[place])):
+        return "its weight is computed, or not of 32 bits"
+    if value.dtype != torch.float32:
+        return f"it computes in {str(value.dtype).removeprefix('torch.')}"
+    if form.op_type == "MatMul":
+        return "one of its factors is a constant, and it is no Linear layer"
+    return None if place is None else "its activation or its bias is a constant"
+
+
 def _op(name: str, node: Node, form: OpForm) -> TorchOp:
     args: tuple[Any, ...] = node.args
     weight = args[form.weight.position] if form.weight else None

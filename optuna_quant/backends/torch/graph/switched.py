@@ -57,17 +57,44 @@ class Slots:
 
 @dataclass(frozen=True, eq=False)
 class BatchNormOf:
-    """A batch normalization with fixed statistics.
+    """A batch normalization with fixed statistics: its tensors, by their paths.
 
     Args:
         scale:
-            What each channel is multiplied with.
+            The scale; None for ones.
         shift:
-            What is added to it afterwards.
+            The shift; None for zeros.
+        mean:
+            The mean.
+        variance:
+            The variance.
+        epsilon:
+            What is added to the variance.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
+    scale: str | None
+    shift: str | None
+    mean: str
+    variance: str
+    epsilon: float
+
+    def factor_and_summand(
+        self, values: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each channel is multiplied with, and what is added to it afterwards.
+
+        Args:
+            values:
+                Tensors by path.
+        """
+        # In double precision, so that the rounding is that of one number.
+        factor = (values[self.variance].double() + self.epsilon).rsqrt()
+        if self.scale is not None:
+            factor = factor * values[self.scale].double()
+        summand = -values[self.mean].double() * factor
+        if self.shift is not None:
+            summand = summand + values[self.shift].double()
+        return factor.float(), summand.float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,27 +134,38 @@ class SwitchedProgram:
         original:
             The graph module with nothing switched. It takes the inputs in their order and gives
             the outputs as a tuple.
+        values:
+            The parameters, buffers and constants of the program, by their paths.
     """
 
     def __init__(self, exported: ModuleProgram, device: torch.device | None = None) -> None:
         self.form = exported.form
         with without_idle_output():
             module = exported.program.module(check_guards=False)
-        graph = copy.deepcopy(module.graph)  # Without the module, which lacks the slots.
+            graph = copy.deepcopy(module.graph)  # Without the module, which lacks the slots.
         graph.set_codegen(CodeGen())
         self.ops: tuple[TorchOp, ...] = find_ops(graph, exported.module_paths())
         nodes = {node.name: node for node in graph.nodes}
-        root = torch.nn.Module()
-        self._name_of: dict[str, str] = {}
-        for node in graph.nodes:
-            if node.op == "get_attr":
-                node.target = self._flat(root, module, str(node.target), device)
         self._batch_norms = {
-            op.name: _constants_of(nodes[op.batch_norm], root)
+            op.name: _batch_norm_of(nodes[op.batch_norm])
             for op in self.ops
             if op.batch_norm is not None
         }
+        biases = {op.name: _bias_path(nodes[op.node], op) for op in self.ops}
+        root = torch.nn.Module()
+        self._name_of: dict[str, str] = {}
+        self.values: dict[str, torch.Tensor] = {}
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                node.target = self._flat(root, module, str(node.target), device)
+        self._folded: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self.slots = {op.name: _add_slots(nodes[op.node], op, nodes, root) for op in self.ops}
+        self._path_of_slot: dict[str, str] = {}
+        for op in self.ops:
+            slots = self.slots[op.name]
+            for slot, path in ((slots.weight, op.weight), (slots.bias, biases[op.name])):
+                if slot is not None and path is not None:
+                    self._path_of_slot[slot] = path
         for node in list(graph.nodes):
             if node.op == "get_attr" and not node.users:
                 graph.erase_node(node)
@@ -150,11 +188,17 @@ class SwitchedProgram:
                 value = getattr(value, part)
             name = f"p{len(self._name_of)}_" + re.sub(r"\W", "_", target)
             if isinstance(value, torch.Tensor):
-                root.register_buffer(name, value.detach().clone().to(device))
+                self.values[target] = value.detach().clone().to(device)
+                root.register_buffer(name, self.values[target])
             else:
                 setattr(root, name, value)
             self._name_of[target] = name
         return self._name_of[target]
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Where the module has the parameters of the graph module, by their names in it."""
+        return {name: path for path, name in self._name_of.items()}
 
     def switched(self, switch: Switch) -> GraphModule:
         """The program with ops switched.
@@ -170,28 +214,56 @@ class SwitchedProgram:
         other.__dict__["_buffers"] = {**original._buffers, **switch.tensors}
         return other
 
+    def with_values(self, values: Mapping[str, torch.Tensor]) -> SwitchedProgram:
+        """The same program with other parameters; those that are not given stay as they are.
+
+        Gradients flow through to them.
+
+        Args:
+            values:
+                Tensors by path, as in :attr:`values`.
+        """
+        tensors: dict[str, torch.Tensor | None] = {
+            name: values[path]
+            for path, name in self._name_of.items()
+            if path in values and name in self.original._buffers
+        }
+        for slot, path in self._path_of_slot.items():
+            if path in values:
+                tensors[slot] = values[path]
+        other = copy.copy(self)
+        other.original = self.switched(Switch(tensors=tensors))
+        other.values = {**self.values, **values}
+        other._folded = {}
+        return other
+
     def weight(self, op: TorchOp) -> torch.Tensor:
         """The weight of an op, with its batch normalization folded in."""
         weight = self._tensor(self.slots[op.name].weight)
         assert weight is not None
-        norm = self._batch_norms.get(op.name)
-        if norm is None:
+        if op.batch_norm is None:
             return weight
-        scale = norm.scale
+        factor, _ = self._fold(op)
         if op.is_transposed:
             grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
-            factors = scale.reshape(op.groups, 1, -1, *[1] * (weight.ndim - 2))
+            factors = factor.reshape(op.groups, 1, -1, *[1] * (weight.ndim - 2))
             return (grouped * factors).reshape(weight.shape)
-        return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
 
     def bias(self, op: TorchOp) -> torch.Tensor | None:
         """The bias of an op, with its batch normalization folded in; None if there is none."""
         name = self.slots[op.name].bias
         bias = None if name is None else self._tensor(name)
-        norm = self._batch_norms.get(op.name)
-        if norm is None:
+        if op.batch_norm is None:
             return bias
-        return norm.shift if bias is None else bias * norm.scale + norm.shift
+        factor, summand = self._fold(op)
+        return summand if bias is None else bias * factor + summand
+
+    def _fold(self, op: TorchOp) -> tuple[torch.Tensor, torch.Tensor]:
+        if op.name not in self._folded:
+            norm = self._batch_norms[op.name]
+            self._folded[op.name] = norm.factor_and_summand(self.values)
+        return self._folded[op.name]
 
     def _tensor(self, name: str | None) -> torch.Tensor | None:
         return None if name is None else self.original._buffers[name]
@@ -212,34 +284,29 @@ class SwitchedProgram:
 
     def inputs_of_call(self, tensors: Mapping[str, Any]) -> list[Any]:
         """The arguments of the graph module, from the inputs by name."""
-        return [
-            tensors[place] if isinstance(place, str) else place.value for place in self.form.inputs
-        ]
+        return self.form.flat_inputs(tensors)
 
     def named_outputs(self, outputs: Sequence[Any]) -> dict[str, torch.Tensor]:
         """What the graph module gives, by name; what is constant is left out."""
-        named = zip(self.form.outputs, outputs, strict=True)
-        return {name: value for name, value in named if isinstance(name, str)}
+        return self.form.named_outputs(outputs)
 
 
-def _constants_of(norm: Node, root: torch.nn.Module) -> BatchNormOf:
-    """A batch normalization as a factor and a summand for each channel."""
-
-    def value(place: int) -> torch.Tensor | None:
-        node: Any = norm.args[place]
-        return None if node is None else getattr(root, node.target)
-
-    weight, bias, mean, variance = (value(place) for place in range(1, 5))
+def _batch_norm_of(norm: Node) -> BatchNormOf:
+    scale, shift, mean, variance = (
+        None if node is None else str(node.target)  # type: ignore[union-attr]
+        for node in norm.args[1:5]
+    )
     assert mean is not None and variance is not None
     epsilon: Any = norm.args[7]
-    # In double precision, so that the rounding is that of one number.
-    factor = (variance.double() + epsilon).rsqrt()
-    if weight is not None:
-        factor = factor * weight.double()
-    shift = -mean.double() * factor
-    if bias is not None:
-        shift = shift + bias.double()
-    return BatchNormOf(factor.float(), shift.float())
+    return BatchNormOf(scale, shift, mean, variance, float(epsilon))
+
+
+def _bias_path(node: Node, op: TorchOp) -> str | None:
+    place = None if op.form.weight is None else op.form.weight.bias
+    if place is None or len(node.args) <= place or node.args[place] is None:
+        return None
+    bias: Any = node.args[place]
+    return str(bias.target)
 
 
 def _add_slots(node: Node, op: TorchOp, nodes: Mapping[str, Node], root: torch.nn.Module) -> Slots:

@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
-from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
-from optuna_quant.backends.onnxruntime.sensitivity.hutchinson import block_traces
 from optuna_quant.backends.onnxruntime.sensitivity.op_weights import channel_axis
 from optuna_quant.backends.onnxruntime.sensitivity.op_weights import find_weights
-from optuna_quant.backends.onnxruntime.sensitivity.op_weights import squared_perturbation
 from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
+from optuna_quant.backends.sensitivity.curvature import output_change
+from optuna_quant.backends.sensitivity.hutchinson import block_traces
+from optuna_quant.backends.sensitivity.perturbation import squared_perturbation
 from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
@@ -294,7 +294,7 @@ def test_score_says_what_the_weight_costs() -> None:
 def test_ops_in_fallback_and_without_weight_score_zero(caplog: pytest.LogCaptureFixture) -> None:
     sensitivity = make()
     activations = OpConfig("static", UNSIGNED)
-    logger = logging.getLogger("optuna_quant.backends.onnxruntime.sensitivity.hessian")
+    logger = logging.getLogger("optuna_quant.backends.sensitivity.curvature")
     logger.addHandler(caplog.handler)
     logger.setLevel(logging.INFO)
     try:

@@ -23,8 +23,8 @@ import pytest
 from optuna_quant import AccuracyCriterion
 from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.sensitivity import side_by_side as sensitivity_module
-from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
+from optuna_quant.backends.sensitivity import pieces as sensitivity_module
+from optuna_quant.backends.sensitivity.output import OutputSensitivity
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler

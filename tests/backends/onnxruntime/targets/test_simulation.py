@@ -220,7 +220,7 @@ def test_latency_must_be_given() -> None:
 
 
 def test_bits_count_without_labels_of_options() -> None:
-    from optuna_quant.backends.onnxruntime.costs.operations import bits
+    from optuna_quant.costs.operations import bits
 
     assert bits(OpConfig("fp16")) == (16, 16)
     label = "static a=uint16/asym/per_tensor/minmax w=int8/sym/per_tensor/minmax"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optuna_quant.evaluation.code_digest import array_digest
-from optuna_quant.evaluation.code_digest import code_digest
-from optuna_quant.evaluation.code_digest import file_digest
+from optuna_quant._common.code_digest import array_digest
+from optuna_quant._common.code_digest import code_digest
+from optuna_quant._common.code_digest import file_digest
 
 
 SOURCE = '''
@@ -133,7 +133,7 @@ def test_calls_leave_the_hash(name: str) -> None:
 def test_hash_is_the_same_in_every_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        SOURCE + "from optuna_quant.evaluation.code_digest import code_digest\n"
+        SOURCE + "from optuna_quant._common.code_digest import code_digest\n"
         "print([code_digest(f) for f in (evaluate, closed, scorer, method, partial)])\n"
     )
     found = {

@@ -17,7 +17,7 @@ class OpTrace:
 
     Args:
         weight:
-            The initializer that is the op's weight.
+            What the op's weight is called.
         size:
             How many values it has.
         trace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from threading import Lock
 import time
@@ -14,8 +13,8 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant._common.counts import check_positive
-from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import quantized_ops
-from optuna_quant.backends.onnxruntime.sensitivity.relative_error import RelativeError
+from optuna_quant.backends.sensitivity.asked_ops import quantized_ops
+from optuna_quant.backends.sensitivity.relative_error import RelativeError
 from optuna_quant.data.outputs import choose_outputs
 from optuna_quant.space.config import QuantConfig
 
@@ -25,14 +24,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.base import CandidateModel
     from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.calibration.feeds import Feed
-    from optuna_quant.backends.onnxruntime.model.graph import Graph
-    from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 
-    Build = Callable[[QuantConfig], QuantizedModel]
-    GraphOf = Callable[[QuantConfig], tuple[Graph, Mapping[str, StaticOp]]]
+    Build = Callable[[QuantConfig], CandidateModel]
 
 
 _logger = get_logger(__name__)
@@ -155,7 +151,7 @@ class OutputSensitivity:
             self._by_config[config.key] = self._by_model[model.fingerprint]
         return self._by_config[config.key]
 
-    def _run(self, model: QuantizedModel) -> float:
+    def _run(self, model: CandidateModel) -> float:
         if not self._reference:
             self._reference = list(self._exact())
         errors = {name: RelativeError() for name in self._reference[0][1]}

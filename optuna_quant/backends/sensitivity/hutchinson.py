@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from optuna_quant.backends.onnxruntime.sensitivity.torch_threads import QuickestThreads
+from optuna_quant.backends.sensitivity.torch_threads import QuickestThreads
 
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx_models import samples
 import pytest
 
-from optuna_quant.backends.onnxruntime.sensitivity.relative_error import RelativeError
+from optuna_quant.backends.sensitivity.relative_error import RelativeError
 
 
 def error_of(exact: Any, actual: Any, axis: int | None = None) -> RelativeError:

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from optuna_quant.backends.onnxruntime.sensitivity.torch_threads import QuickestThreads  # noqa: E402
+from optuna_quant.backends.sensitivity.torch_threads import QuickestThreads  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

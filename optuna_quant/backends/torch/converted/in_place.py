@@ -1,0 +1,77 @@
+"""Operators that write into their input, replaced by those that give a new tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
+
+
+if TYPE_CHECKING:
+    from torch.fx import Graph
+    from torch.fx import Node
+
+
+def replace_in_place(graph: Graph) -> None:
+    """Replace in-place operators where no other node sees the tensor afterwards.
+
+    The result is the same. Where a view of the tensor exists, or a later node reads it, the
+    operator stays.
+
+    Args:
+        graph:
+            The graph, which is changed.
+    """
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        other = _functional(node)
+        if other is not None and _is_last_reader(node, order):
+            node.target = other
+
+
+def writes_in_place(node: Node) -> bool:
+    """Whether a node writes into one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
+
+
+def _functional(node: Node) -> Any:
+    if not writes_in_place(node):
+        return None
+    namespace, _, name = node.target._schema.name.partition("::")  # type: ignore[union-attr]
+    if namespace != "aten" or not name.endswith("_") or name.endswith("__"):
+        return None
+    packet = getattr(torch.ops.aten, name[:-1], None)
+    other = getattr(packet, node.target._overloadname, None)  # type: ignore[union-attr]
+    if other is None:
+        return None
+    arguments = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr]
+    same = [each.name for each in other._schema.arguments] == arguments
+    return other if same and not other._schema.is_mutable else None
+
+
+def _is_last_reader(node: Node, order: dict[Node, int]) -> bool:
+    written: Any = node.args[0]
+    if written.op != "call_function" or _has_alias(written):
+        return False
+    if any(
+        written in _nodes_of(value) for place, value in enumerate(node.args) if place
+    ) or written in _nodes_of(node.kwargs):
+        return False
+    others = [user for user in written.users if user is not node]
+    return all(order[user] < order[node] and not _has_alias(user) for user in others)
+
+
+def _nodes_of(value: Any) -> list[Node]:
+    found: list[Any] = []
+    torch.fx.node.map_arg(value, found.append)
+    return found
+
+
+def _has_alias(node: Node) -> bool:
+    """Whether what a node gives may share memory with another tensor."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return True
+    return any(each.alias_info is not None for each in schema.returns)

@@ -1,0 +1,72 @@
+"""A saved program as a module again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
+
+from optuna_quant.backends.torch.converted.saving import read_package
+from optuna_quant.backends.torch.converted.saving import read_program
+from optuna_quant.backends.torch.program.called import CalledProgram
+
+
+if TYPE_CHECKING:
+    import os
+
+    from optuna_quant.backends.torch_program.call import CallForm
+
+
+def load(
+    path: str | os.PathLike[str], *, lower: bool = True, compile: bool = False
+) -> CalledProgram:
+    """Load a quantized program that :meth:`TorchModel.save` or ``save_package`` wrote.
+
+    Args:
+        path:
+            The file. It may contain code of PyTorch's: load only files that you trust.
+        lower:
+            Whether to use this machine's integer kernels, which takes torchao and a second or
+            two. Otherwise the program computes in floats what integers would give.
+        compile:
+            Whether to compile it at its first call, which takes a C++ compiler and up to minutes.
+
+    Returns:
+        A module that takes and returns what the module does that was quantized.
+
+    Raises:
+        FileNotFoundError:
+            If there is no such file.
+        ModelFileError:
+            If it is something else, or damaged.
+        ValueError:
+            If the module takes or returns a data class that is not registered.
+    """
+    package = read_package(path)
+    if package is not None:
+        return called(*package)
+    converted = read_program(path)
+    if compile:
+        return called(converted.compiled(), converted.form)
+    return called(converted.loaded(lower=lower).graph, converted.form)
+
+
+def called(function: Callable[..., Sequence[Any]], form: CallForm) -> CalledProgram:
+    """A program, called as the user's module is.
+
+    Args:
+        function:
+            Takes the inputs in their order and gives the outputs.
+        form:
+            How the module is called.
+    """
+
+    def compute(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            return form.named_outputs(function(*form.flat_inputs(tensors)))
+
+    return CalledProgram(compute, form)

@@ -1,0 +1,240 @@
+"""Converted programs in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import io
+import json
+from pathlib import Path
+import tempfile
+from types import ModuleType
+from typing import TYPE_CHECKING
+from typing import Any
+import zipfile
+
+import torch
+
+from optuna_quant.backends.base.files import atomic_write
+from optuna_quant.backends.torch.converted.compiling import has_compiler
+from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
+from optuna_quant.backends.torch.converted.exporting import export_graph
+from optuna_quant.backends.torch.converted.form_json import form_from_json
+from optuna_quant.backends.torch.converted.form_json import form_to_json
+from optuna_quant.backends.torch.converted.lowering import packed_program
+from optuna_quant.backends.torch.converted.torchao_passes import load_passes
+from optuna_quant.backends.torch.converted.torchao_passes import quiet_torchao
+from optuna_quant.backends.torch.converted.writing import WrittenOp
+from optuna_quant.backends.torch_program.quiet import without_idle_output
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Sequence
+    import os
+
+    from optuna_quant.backends.torch_program.call import CallForm
+
+
+FORMAT = 1
+"""The version of the form of files; another one is not read."""
+
+_RECORD = "optuna_quant.json"
+
+
+class ModelFileError(ValueError):
+    """A file is not a converted program, or cannot be read."""
+
+
+def save_program(converted: ConvertedProgram, path: str | os.PathLike[str]) -> None:
+    """Write a converted program to a file that :func:`torch.export.load` reads, too.
+
+    The file is replaced as a whole or left as it was. It has no float weights of quantized ops.
+
+    Args:
+        converted:
+            The program.
+        path:
+            The file.
+
+    Raises:
+        ValueError:
+            If the module's arguments or outputs are in a class that is not registered by name.
+    """
+    content = io.BytesIO()
+    with without_idle_output():
+        torch.export.save(converted.program, content, extra_files={_RECORD: _record(converted)})
+    atomic_write(path, content.getvalue())
+
+
+def save_state_dict(converted: ConvertedProgram, path: str | os.PathLike[str]) -> None:
+    """Write the integers, scales and floats of a converted program, with its configuration.
+
+    :func:`torch.load` gives a dictionary with ``"state_dict"``, whose names are the paths of the
+    module's parameters, and ``"configuration"``, the JSON text of the configuration.
+
+    Args:
+        converted:
+            The program.
+        path:
+            The file, which is replaced as a whole or left as it was.
+    """
+    content = io.BytesIO()
+    found = {
+        "format": FORMAT,
+        "configuration": converted.configuration,
+        "ops": json.dumps([dataclasses.asdict(op) for op in converted.ops]),
+        "state_dict": dict(converted.program.state_dict),
+    }
+    torch.save(found, content)
+    atomic_write(path, content.getvalue())
+
+
+def save_package(converted: ConvertedProgram, path: str | os.PathLike[str]) -> None:
+    """Compile a converted program ahead of time, for this kind of processor.
+
+    The package runs without Python as well (``AOTIModelPackageLoader``).
+
+    Args:
+        converted:
+            The program.
+        path:
+            The file, which is replaced as a whole or left as it was; it has to end with
+            ``".pt2"``.
+
+    Raises:
+        RuntimeError:
+            If there is no C++ compiler.
+        ValueError:
+            If the path does not end with ``".pt2"``.
+    """
+    if Path(path).suffix != ".pt2":
+        raise ValueError(f"The path of a package must end with '.pt2', but got {str(path)!r}.")
+    if not has_compiler():
+        raise RuntimeError(
+            "A package is compiled, and there is no C++ compiler: install g++ or clang, or save "
+            "the program, which needs none."
+        )
+    load_passes()
+    packed = packed_program(converted.program, converted.ops)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        place = str(Path(folder) / "package.pt2")
+        with quiet_torchao(), without_idle_output():
+            program = export_graph(packed, converted.program)
+            _inductor().aoti_compile_and_package(
+                program,
+                package_path=place,
+                inductor_configs={
+                    "freezing": True,
+                    "aot_inductor.metadata": {_RECORD: _record(converted)},
+                },
+            )
+        atomic_write(path, Path(place).read_bytes())
+
+
+def read_program(path: str | os.PathLike[str]) -> ConvertedProgram:
+    """Read a converted program.
+
+    Args:
+        path:
+            What :func:`save_program` wrote.
+
+    Raises:
+        FileNotFoundError:
+            If there is no such file.
+        ModelFileError:
+            If it is something else, is damaged, or comes from a version that this one cannot
+            read.
+        ValueError:
+            If the module's arguments or outputs are in a class that is not registered.
+    """
+    content = Path(path).read_bytes()
+    extra = {_RECORD: ""}
+    try:
+        with without_idle_output():
+            program = torch.export.load(io.BytesIO(content), extra_files=extra)
+    except Exception as error:
+        raise ModelFileError(f"{_refused(path)}: {_first_line(error)}.") from error
+    record = _parsed(extra[_RECORD], path)
+    return ConvertedProgram(
+        program,
+        tuple(_op(each) for each in record["ops"]),
+        form_from_json(record["call"]),
+        record["configuration"],
+    )
+
+
+def read_package(
+    path: str | os.PathLike[str],
+) -> tuple[Callable[..., Sequence[Any]], CallForm] | None:
+    """Read a package; None if the file is not one.
+
+    Args:
+        path:
+            What :func:`save_package` wrote.
+
+    Raises:
+        ModelFileError:
+            If it is a package of something else.
+    """
+    if not _is_package(Path(path)):
+        return None
+    try:
+        with quiet_torchao(), without_idle_output():
+            runner = _inductor().aoti_load_package(str(path))
+        metadata = runner.get_metadata()
+    except Exception as error:
+        raise ModelFileError(f"{_refused(path)}: {_first_line(error)}.") from error
+    record = _parsed(metadata.get(_RECORD, ""), path)
+    return runner, form_from_json(record["call"])
+
+
+def _inductor() -> ModuleType:
+    # The compiler takes seconds to import.
+    import torch._inductor
+
+    return torch._inductor
+
+
+def _is_package(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/data/aotinductor/" in name for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _record(converted: ConvertedProgram) -> str:
+    record = {
+        "format": FORMAT,
+        "configuration": converted.configuration,
+        "call": form_to_json(converted.form),
+        "ops": [dataclasses.asdict(op) for op in converted.ops],
+    }
+    return json.dumps(record, sort_keys=True)
+
+
+def _parsed(text: str | bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
+    if not text:
+        raise ModelFileError(f"{_refused(path)}: it has another origin.")
+    record: dict[str, Any] = json.loads(text)
+    if record.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{_refused(path)}: its format is {record.get('format')!r}, and this version of "
+            f"optuna_quant reads {FORMAT}."
+        )
+    return record
+
+
+def _op(value: Mapping[str, Any]) -> WrittenOp:
+    shape = value["shape"]
+    return WrittenOp(**{**value, "shape": None if shape is None else tuple(shape)})
+
+
+def _refused(path: str | os.PathLike[str]) -> str:
+    return f"{str(path)!r} is not a program that optuna_quant has saved for PyTorch"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__

@@ -1,0 +1,73 @@
+"""The bytes that the tensors of a program take as they are saved."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from optuna_quant.backends.weight_algorithms.grouped import packed_nbytes
+from optuna_quant.backends.weight_algorithms.quantize import FLOAT_ZERO_POINTS
+from optuna_quant.costs import CostTable
+from optuna_quant.space.config import FP32
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optuna_quant.backends.torch.graph.ops import TorchOp
+    from optuna_quant.backends.weight_algorithms.grouped import ZeroPoints
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import TensorConfig
+    from optuna_quant.space.space import TuningSpace
+
+
+_FLOAT_BYTES = 4
+_BF16_BYTES = 2
+
+
+def size_table(space: TuningSpace, ops: Mapping[str, TorchOp], float_bytes: int) -> CostTable:
+    """The table of sizes: int8 weights with scales, bf16 ones, few bits packed in groups.
+
+    Args:
+        space:
+            The tuning space.
+        ops:
+            The ops of the program by name.
+        float_bytes:
+            The size of all tensors of the program in floats.
+    """
+    names = [name for tunable in space.tunables for name in tunable.ops]
+    costs = {
+        name: {
+            option.label: float(weight_nbytes(ops[name], option))
+            for option in dict.fromkeys((*tunable.options, FP32))
+        }
+        for tunable in space.tunables
+        for name in tunable.ops
+    }
+    fixed = float_bytes - sum(weight_nbytes(ops[name], FP32) for name in names)
+    return CostTable("size", "bytes", costs, (), float(fixed))
+
+
+def weight_nbytes(op: TorchOp, option: OpConfig) -> int:
+    """The bytes of an op's weight in an option, with scales and zero points; 0 without one."""
+    if op.shape is None or op.form.weight is None:
+        return 0
+    size = math.prod(op.shape)
+    if option.weight is None:
+        return size * (_BF16_BYTES if option.mode == "bf16" else _FLOAT_BYTES)
+    if option.mode == "weight_only":
+        return _grouped_nbytes(op.shape, option.weight)
+    channels = op.shape[op.form.weight.axis or 0]
+    return size * option.weight.bits // 8 + _FLOAT_BYTES * channels
+
+
+def _grouped_nbytes(shape: tuple[int, ...], config: TensorConfig) -> int:
+    outputs, inputs = shape
+    zero_points: ZeroPoints = "codes" if config.scheme == "asym" else "none"
+    if config.algorithm in FLOAT_ZERO_POINTS:
+        zero_points = "floats"
+    size = inputs if config.group_size is None else config.group_size
+    nbytes = packed_nbytes(outputs, inputs, config.bits, size, zero_points)
+    # The factors of the inputs; where AWQ finds that they do not help there are none.
+    return nbytes + (_FLOAT_BYTES * inputs if config.algorithm == "awq" else 0)

@@ -1,0 +1,69 @@
+"""What the backend tells of its program: ops, blocks, the graph, and what stays in floats."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from optuna_quant.backends.blocks import find_blocks
+from optuna_quant.backends.torch.graph.flow import ProgramFlow
+from optuna_quant.backends.torch.left_out import OpsLeftOut
+from optuna_quant.backends.torch.topic import BackendTopic
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optuna_quant.backends.base import GraphNode
+    from optuna_quant.space.blocks import Block
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.left_out import FloatWeights
+    from optuna_quant.space.left_out import LeftOut
+    from optuna_quant.space.space import TuningSpace
+
+
+class DescribingBackend(BackendTopic):
+    """Describes the program.
+
+    See :class:`~optuna_quant.backends.base.TellsLeftOut`,
+    :class:`~optuna_quant.backends.base.WeighsFloats`,
+    :class:`~optuna_quant.backends.base.TracesOutputs`,
+    :class:`~optuna_quant.backends.base.HasBlocks` and
+    :class:`~optuna_quant.backends.base.HasGraph`.
+    """
+
+    @cached_property
+    def _flow(self) -> ProgramFlow:
+        return ProgramFlow(self._parts.program)
+
+    @cached_property
+    def _left_out(self) -> OpsLeftOut:
+        parts = self._parts
+        return OpsLeftOut(parts.program, self._flow, parts.approach, parts.float_bytes)
+
+    def ops_left_out(self, space: TuningSpace) -> tuple[LeftOut, ...]:
+        """The ops that are not in a tuning space and might be, in the order of the program."""
+        chosen = {op for tunable in space.tunables for op in tunable.ops}
+        return self._left_out.find(self.capability(), chosen)
+
+    def float_weights(self, config: QuantConfig) -> FloatWeights:
+        """The weights that a configuration leaves in floats, and what would quantize them."""
+        return self._left_out.float_weights(self.capability(), config)
+
+    def outputs_behind(self, ops: Sequence[str]) -> tuple[str, ...]:
+        """The outputs whose values can change when these ops are quantized."""
+        return self._flow.outputs_behind(ops)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The parts of the program that repeat, such as transformer layers, by its structure.
+
+        See :func:`~optuna_quant.backends.blocks.find_blocks`.
+        """
+        return find_blocks(self._flow.flow())
+
+    def graph_nodes(self) -> tuple[GraphNode, ...]:
+        """All nodes that compute tensors, producers first; the ops are among them.
+
+        An op is called as in the tuning space, any other node as in the exported program.
+        """
+        return self._flow.graph_nodes()

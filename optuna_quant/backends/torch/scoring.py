@@ -1,0 +1,156 @@
+"""What the backend offers about the sensitivities of ops."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from optuna_quant.backends.base import SensitivityFactory
+from optuna_quant.backends.base import SensitivityKind
+from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
+from optuna_quant.backends.torch.sensitivity.maker import SensitivityMaker
+from optuna_quant.backends.torch.sensitivity.variants import Variants
+from optuna_quant.backends.torch.topic import BackendTopic
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna_quant.backends.sensitivity.curvature import Loss
+    from optuna_quant.backends.sensitivity.output import OutputSensitivity
+    from optuna_quant.backends.sensitivity.tensors import FloatType
+    from optuna_quant.backends.torch.candidates.plan import ModelPlan
+    from optuna_quant.backends.torch.sensitivity.gradient import GradientSensitivity
+    from optuna_quant.backends.torch.sensitivity.hessian import HessianSensitivity
+    from optuna_quant.backends.torch.sensitivity.op_error import OpErrorSensitivity
+    from optuna_quant.space.config import QuantConfig
+
+
+class ScoringBackend(BackendTopic):
+    """Gives what scores ops by how much their quantization hurts.
+
+    The samples to score on may have any form of ``calibration_data``, which they are by default.
+    """
+
+    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+        """How the sensitivities that strategies ask for are made.
+
+        See :class:`~optuna_quant.backends.base.OffersSensitivities`.
+        """
+        return {
+            SensitivityKind.BEST: SensitivityFactory(self.sensitivity),
+            SensitivityKind.OP_ERROR: SensitivityFactory(
+                lambda *, outputs: self.mse_sensitivity()  # Each op has its own.
+            ),
+            SensitivityKind.OUTPUT_ERROR: SensitivityFactory(self.output_sensitivity),
+            SensitivityKind.CURVATURE: SensitivityFactory(
+                self.hessian_sensitivity, ("loss", "labels", "probes")
+            ),
+        }
+
+    def sensitivity(
+        self, *, samples: int = 32, outputs: Sequence[str] | None = None
+    ) -> OpErrorSensitivity | None:
+        """The best sensitivity of ops in their options that is available here.
+
+        What the default strategy begins with: :meth:`gradient_sensitivity` where the program can
+        be differentiated, otherwise :meth:`mse_sensitivity`, which does not know what the outputs
+        make of an error. :obj:`None` if there are no calibration data to run the model on.
+
+        Args:
+            samples:
+                The most samples that are used, from the start of the data.
+            outputs:
+                The names of the outputs that are looked at; None for all.
+        """
+        return self._maker.best(samples=samples, outputs=outputs)
+
+    def mse_sensitivity(self, *, samples: int = 256, data: object = None) -> OpErrorSensitivity:
+        """A sensitivity by the error that quantization brings to each op's own output.
+
+        What :class:`~optuna_quant.samplers.MSEQuantSampler` ranks ops by. For the arguments and
+        errors see :class:`~optuna_quant.backends.torch.sensitivity.op_error.OpErrorSensitivity`;
+        ``data`` are the samples, the calibration data by default.
+        """
+        return self._maker.op_error(data, samples=samples)
+
+    def output_sensitivity(
+        self,
+        *,
+        batches: int = 2,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        data: object = None,
+        outputs: Sequence[str] | None = None,
+    ) -> OutputSensitivity:
+        """A sensitivity by how far the quantization of each op moves the model's outputs.
+
+        What :class:`~optuna_quant.samplers.MSEV2QuantSampler` ranks ops by. For the arguments and
+        errors see :class:`~optuna_quant.backends.sensitivity.output.OutputSensitivity`; ``data``
+        are the samples, the calibration data by default.
+        """
+        return self._maker.output(data, batches=batches, batch_size=batch_size, outputs=outputs)
+
+    def gradient_sensitivity(
+        self,
+        *,
+        samples: int = 64,
+        probes: int = 4,
+        seed: int = 0,
+        data: object = None,
+        outputs: Sequence[str] | None = None,
+    ) -> GradientSensitivity:
+        """A sensitivity by how far the error of each op moves the model's outputs.
+
+        What the default strategy begins with. For the arguments and errors see
+        :class:`~optuna_quant.backends.torch.sensitivity.gradient.GradientSensitivity`; ``data``
+        are the samples, the calibration data by default.
+        """
+        return self._maker.gradient(
+            data, samples=samples, probes=probes, seed=seed, outputs=outputs
+        )
+
+    def hessian_sensitivity(
+        self,
+        *,
+        loss: Loss | None = None,
+        labels: object = None,
+        data: object = None,
+        probes: int = 32,
+        tolerance: float = 0.2,
+        seed: int = 0,
+        max_samples: int = 64,
+        batch_size: int = 16,
+        dtype: FloatType = "float32",
+        outputs: Sequence[str] | None = None,
+    ) -> HessianSensitivity:
+        """A sensitivity by the curvature of a loss in the ops' weights.
+
+        What :class:`~optuna_quant.samplers.HAWQV2QuantSampler` ranks ops by. For the arguments and
+        errors see :class:`~optuna_quant.backends.torch.sensitivity.hessian.HessianSensitivity` and
+        :class:`~optuna_quant.backends.sensitivity.curvature.CurvatureOptions`; ``data`` are the
+        samples, the calibration data by default, and ``outputs`` the names of the outputs whose
+        move counts where there is no ``loss``, None for all.
+        """
+        return self._maker.hessian(
+            data,
+            loss=loss,
+            outputs=outputs,
+            labels=labels,
+            probes=probes,
+            tolerance=tolerance,
+            seed=seed,
+            max_samples=max_samples,
+            batch_size=batch_size,
+            dtype=dtype,
+        )
+
+    @cached_property
+    def _maker(self) -> SensitivityMaker:
+        parts = self._parts
+        variants = Variants(parts.program, self._plan_of, parts.weights)
+        return SensitivityMaker(self.untrained_simulation, variants, parts.inputs, parts.samples)
+
+    def _plan_of(self, config: QuantConfig) -> ModelPlan:
+        with self._lock:
+            return self._parts.planner.plan(config)

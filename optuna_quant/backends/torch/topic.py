@@ -1,0 +1,81 @@
+"""What the classes share that the backend is put together from, one for each topic."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from threading import RLock
+
+    from optuna_quant.backends.calibration.samples import Samples
+    from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
+    from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
+    from optuna_quant.backends.torch.converted.model import TorchModel
+    from optuna_quant.backends.torch.graph.switched import SwitchedProgram
+    from optuna_quant.backends.torch.planning import Planner
+    from optuna_quant.data.inputs import InputSpec
+    from optuna_quant.space.capability import Capability
+    from optuna_quant.space.config import QuantConfig
+
+
+@dataclass(frozen=True, eq=False)
+class BackendParts:
+    """What a backend consists of; one thread at a time may use it.
+
+    Args:
+        program:
+            The program.
+        approach:
+            The approach to quantization.
+        inputs:
+            The inputs of the program.
+        samples:
+            What it is run on.
+        weights:
+            Its quantized weights.
+        planner:
+            Makes plans of configurations.
+        float_bytes:
+            The size of all its tensors in floats.
+    """
+
+    program: SwitchedProgram
+    approach: str
+    inputs: Sequence[InputSpec]
+    samples: Samples
+    weights: QuantizedWeights
+    planner: Planner
+    float_bytes: int
+
+
+class BackendTopic(abc.ABC):
+    """The public methods of a backend about one topic; the backend's class derives from all.
+
+    A method takes the lock, and the parts do the work.
+
+    Args:
+        parts:
+            The parts of the backend.
+        lock:
+            Is held while parts are used.
+    """
+
+    def __init__(self, parts: BackendParts, lock: RLock) -> None:
+        self._parts = parts
+        self._lock = lock
+
+    @abc.abstractmethod
+    def capability(self) -> Capability:
+        """What can be done with each op of the program."""
+
+    @abc.abstractmethod
+    def untrained(self, config: QuantConfig) -> TorchModel:
+        """The model that a configuration describes, without any training."""
+
+    @abc.abstractmethod
+    def untrained_simulation(self, config: QuantConfig) -> SimulatedModel:
+        """A simulation in floats of it."""

@@ -1,0 +1,133 @@
+"""What runs for each op is read from the lowered program."""
+
+from __future__ import annotations
+
+import sys
+
+import optuna
+import pytest
+
+
+torch = pytest.importorskip("torch")
+
+from converted_modules import ready  # noqa: E402
+
+from optuna_quant.backends.torch import TorchBackend  # noqa: E402
+from optuna_quant.backends.torch.converted import torchao_passes  # noqa: E402
+from optuna_quant.backends.torch.converted.comparing import compare  # noqa: E402
+from optuna_quant.space.config import OpConfig  # noqa: E402
+from optuna_quant.space.config import QuantConfig  # noqa: E402
+
+
+def test_convolutions_and_linear_layers_run_on_integers() -> None:
+    pytest.importorskip("torchao")
+    it = ready("convolutions", "static")
+    found = it.backend.executed(it.config("static"))
+    assert {name for name, runs in found.items() if runs.integer} == {
+        "first",
+        "depthwise",
+        "grouped",
+        "head",
+    }
+    assert found["first"].kernel == "onednn.qconv_pointwise"
+    assert found["head"].kernel == "onednn.qlinear_pointwise"
+    assert found["Add"].kernel == "aten.add"
+    assert found["Add"].integer is False
+    assert "floats" in found["Add"].note
+
+
+def test_all_linear_layers_of_a_transformer_block_run_on_integers() -> None:
+    pytest.importorskip("torchao")
+    it = ready("block", "static")
+    found = it.backend.executed(it.config("static"))
+    linear = {op.name for op in it.backend.capability().ops if op.op_type == "Linear"}
+    assert len(linear) == 5
+    assert {name for name in linear if found[name].integer} == linear
+
+
+def test_some_ops_on_integers_and_others_not() -> None:
+    pytest.importorskip("torchao")
+    it = ready("convolutions", "static")
+    config = it.config("static").with_fallback("depthwise").with_fallback("head", mode="bf16")
+    found = it.backend.executed(config)
+    integer = {name: runs.integer for name, runs in found.items()}
+    assert integer == {
+        "first": True,
+        "depthwise": False,
+        "Add": False,
+        "grouped": True,
+        "head": False,
+    }
+
+
+def test_a_module_used_twice_and_tied_weights() -> None:
+    pytest.importorskip("torchao")
+    it = ready("tied", "dynamic")
+    found = it.backend.executed(it.config("dynamic"))
+    kinds = {op.name: op.op_type for op in it.backend.capability().ops}
+    linear = {name for name in found if kinds.get(name) == "Linear"}
+    assert len(linear) == 3
+    assert {name for name, runs in found.items() if runs.integer} == linear
+
+
+def test_transposed_convolutions_never_run_as_ordinary_ones() -> None:
+    it = ready("other convolutions", "static")
+    found = it.backend.executed(it.config("static"))
+    assert found["back"].integer is False
+    assert found["grouped_back"].integer is False
+
+
+def test_weights_of_few_bits_have_kernels_of_their_own() -> None:
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("This processor has none.")
+    it = ready("chain", "weight_only")
+    found = it.backend.executed(it.config("weight_only w=int8/sym/per_channel/rtn"))
+    assert {runs.kernel for runs in found.values()} == {"aten._weight_int8pack_mm"}
+    found = it.backend.executed(it.config("weight_only w=int4/asym/per_group=32/rtn"))
+    assert found["a"].kernel == "aten._weight_int4pack_mm_for_cpu"
+    # Its ten outputs are too few for the kernel.
+    assert found["c"].kernel == "mkldnn._linear_pointwise"
+
+
+def test_without_torchao_programs_compute_in_floats_and_say_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, torchao_passes._X86, None)
+    it = ready("convolutions", "static")
+    config = it.config("static")
+    optuna.logging.enable_propagation()
+    try:
+        model = it.backend.converted(config)
+        assert not model.program.lowered
+    finally:
+        optuna.logging.disable_propagation()
+    assert "pip install torchao" in caplog.text
+    found = compare(it.backend.simulated(config), model, it.feeds())
+    assert found.relative < 1e-5
+    assert not any(runs.integer for runs in it.backend.executed(config).values())
+
+
+def test_of_two_kernels_only_the_maximum_is_taken_in_floats() -> None:
+    pytest.importorskip("torchao")
+    it = ready("pooled", "static")
+    config = it.config("static")
+    model = it.backend.converted(config)
+    targets = [str(node.target) for node in model.program.graph.graph.nodes]
+    # The input, which two convolutions read, and nothing between the convolutions.
+    assert sum("quantize_per_tensor" in each for each in targets) <= 3
+    assert compare(it.backend.simulated(config), model, it.feeds()).relative < 0.01
+
+
+@pytest.mark.parametrize("inputs", [8, 24, 48])
+def test_a_weight_that_a_kernel_would_read_beyond_has_none(inputs: int) -> None:
+    net = torch.nn.Linear(inputs, 8).eval()
+    backend = TorchBackend(net, torch.randn(2, inputs), approach="weight_only")
+    (op,) = backend.capability().ops
+    config = QuantConfig({op.name: OpConfig.from_label("weight_only w=int8/sym/per_channel/rtn")})
+    model = backend.quantize(config)
+    x = torch.randn(5, inputs)
+    torch.testing.assert_close(
+        model.native()(x), backend.simulated(config).native()(x), rtol=0.02, atol=0.02
+    )
+    kernel = backend.executed(config)[op.name].kernel
+    assert ("int8pack" in kernel) == (inputs % 16 == 0)

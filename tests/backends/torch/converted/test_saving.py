@@ -1,0 +1,252 @@
+"""Saved programs come back with equal outputs, are small, and are refused if damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+import zipfile
+
+import pytest
+
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+from converted_modules import Chain  # noqa: E402
+from converted_modules import ready  # noqa: E402
+
+from optuna_quant.backends.torch import ModelFileError  # noqa: E402
+from optuna_quant.backends.torch import TorchBackend  # noqa: E402
+from optuna_quant.backends.torch import load  # noqa: E402
+from optuna_quant.space.config import OpConfig  # noqa: E402
+from optuna_quant.space.config import QuantConfig  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("name", "approach", "label"),
+    [
+        ("convolutions", "static", "static"),
+        ("tied", "dynamic", "dynamic"),
+        ("block", "weight_only", "weight_only w=int4"),
+        ("chain", "static", "bf16"),
+    ],
+)
+def test_what_is_loaded_gives_what_was_saved(
+    name: str, approach: str, label: str, tmp_path: Path
+) -> None:
+    it = ready(name, approach)
+    config = it.config(label)
+    it.backend.simulated(config).save(tmp_path / "model.pt2")
+    for lower in (False, True):
+        loaded = load(tmp_path / "model.pt2", lower=lower)
+        converted = it.backend.converted(config, lower=lower).native()
+        for samples in (16, 1, 3):
+            expected = torch.utils._pytree.tree_flatten(converted(it.samples[:samples]))
+            found = torch.utils._pytree.tree_flatten(loaded(it.samples[:samples]))
+            assert found[1] == expected[1]
+            assert all(map(torch.equal, found[0], expected[0]))
+
+
+def test_torch_alone_loads_it(tmp_path: Path) -> None:
+    it = ready("chain", "static")
+    it.backend.simulated(it.config("static")).save(tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    (found,) = program(it.samples)
+    expected = it.backend.simulated(it.config("static")).native()(it.samples)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_same_configuration_gives_the_same_file(tmp_path: Path) -> None:
+    it = ready("convolutions", "static")
+    for name in ("a", "b"):
+        it.backend.simulated(it.config("static")).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def _size(approach: str, label: str, folder: Path) -> int:
+    torch.manual_seed(0)
+    samples = torch.randn(8, 512)
+    backend = TorchBackend(
+        Chain(512), samples[:2], calibration_data=samples.numpy(), approach=approach
+    )
+    ops = {}
+    for op in backend.capability().ops:
+        options = [*op.options, *(each.option for each in op.on_request)]
+        ops[op.name] = next(each for each in options if each.label.startswith(label))
+    model = backend.simulated(QuantConfig(ops))
+    model.save(folder / "model.pt2")
+    size = (folder / "model.pt2").stat().st_size
+    assert model.nbytes <= size < 1.2 * model.nbytes + 40_000
+    return size
+
+
+def test_sizes(tmp_path: Path) -> None:
+    whole = _size("static", "fp32", tmp_path)
+    assert whole > 4 * 512 * 512 * 2
+    assert _size("static", "static", tmp_path) < 0.3 * whole
+    assert _size("dynamic", "dynamic", tmp_path) < 0.3 * whole
+    assert _size("static", "bf16", tmp_path) < 0.55 * whole
+    assert _size("weight_only", "weight_only w=int4/asym", tmp_path) < 0.2 * whole
+    assert _size("weight_only", "weight_only w=int2/asym", tmp_path) < 0.15 * whole
+
+
+def test_the_state_dict_has_the_paths_of_the_module(tmp_path: Path) -> None:
+    it = ready("chain", "static")
+    config = it.config("static").with_fallback("c")
+    it.backend.converted(config, lower=False).save_state_dict(tmp_path / "model.pt")
+    found = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert QuantConfig.from_json(found["configuration"]) == config
+    state = found["state_dict"]
+    assert state["a.weight"].dtype == torch.int8
+    assert state["a.weight_scale"].shape == (64,)
+    torch.testing.assert_close(state["c.weight"], it.module.c.weight.detach())
+
+
+def test_no_float_weight_of_a_quantized_op_is_saved(tmp_path: Path) -> None:
+    it = ready("convolutions", "static")
+    it.backend.simulated(it.config("static")).save(tmp_path / "model.pt2")
+    state = torch.export.load(tmp_path / "model.pt2").state_dict
+    assert not [k for k, v in state.items() if v.is_floating_point() and v.ndim > 1]
+
+
+def test_keyword_arguments_and_constants(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(8, 8)
+
+        def forward(
+            self, x: torch.Tensor, factor: int = 2, *, shift: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            x = self.a(x) * factor
+            return x if shift is None else x + shift
+
+    x = torch.randn(4, 8)
+    backend = TorchBackend(Scaled(), {"x": x, "factor": 3, "shift": x}, approach="dynamic")
+    config = QuantConfig({"a": backend.capability().ops[0].options[0]})
+    model = backend.simulated(config)
+    model.save(tmp_path / "model.pt2")
+    loaded = load(tmp_path / "model.pt2")
+    expected = model.native()(x, 3, shift=x)
+    torch.testing.assert_close(loaded(x, shift=x, factor=3), expected)
+    with pytest.raises(TypeError, match="exported with the argument 3"):
+        loaded(x, 4, shift=x)
+    with pytest.raises(TypeError, match="takes all of them in every call"):
+        loaded(x, 3)
+
+
+@dataclass
+class Named:
+    """An output with a registered name."""
+
+    scores: torch.Tensor
+
+
+@dataclass
+class Unnamed:
+    """An output that is registered without a name."""
+
+    scores: torch.Tensor
+
+
+def _with_outputs(kind: type) -> TorchBackend:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> object:
+            return kind(self.a(x))
+
+    return TorchBackend(Wrapped(), torch.randn(4, 8), approach="dynamic")
+
+
+def test_data_classes(tmp_path: Path) -> None:
+    torch.export.register_dataclass(Named, serialized_type_name="tests.Named")
+    backend = _with_outputs(Named)
+    model = backend.simulated(QuantConfig({"a": OpConfig("fp32")}))
+    model.save(tmp_path / "model.pt2")
+    found = load(tmp_path / "model.pt2", lower=False)(torch.zeros(2, 8))
+    assert isinstance(found, Named)
+
+
+def test_a_data_class_without_a_name_is_refused(tmp_path: Path) -> None:
+    torch.export.register_dataclass(Unnamed)
+    backend = _with_outputs(Unnamed)
+    model = backend.simulated(QuantConfig({"a": OpConfig("fp32")}))
+    with pytest.raises(ValueError, match=r"serialized_type_name"):
+        model.save(tmp_path / "model.pt2")
+    assert not (tmp_path / "model.pt2").exists()
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    with pytest.raises(FileNotFoundError):
+        load(path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ModelFileError, match=r"is not a program that optuna_quant has saved"):
+        load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(ModelFileError, match=r"model\.pt2"):
+        load(path)
+    it = ready("chain", "static")
+    torch.export.save(torch.export.export(it.module, (it.samples,)), path)
+    with pytest.raises(ModelFileError, match="another origin"):
+        load(path)
+    it.backend.simulated(it.config("static")).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ModelFileError):
+        load(path)
+
+
+def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna_quant.backends.torch.converted import saving
+
+    it = ready("chain", "static")
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "FORMAT", 2)
+        it.backend.simulated(it.config("static")).save(tmp_path / "model.pt2")
+    with pytest.raises(ModelFileError, match="its format is 2"):
+        load(tmp_path / "model.pt2")
+
+
+def test_the_path_of_a_package(tmp_path: Path) -> None:
+    it = ready("chain", "static")
+    model = it.backend.converted(it.config("static"), lower=False)
+    with pytest.raises(ValueError, match=r"must end with '\.pt2'"):
+        model.save_package(tmp_path / "model.zip")
+
+
+def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "optuna_quant.backends.torch.converted.compiling.has_compiler", lambda: False
+    )
+    monkeypatch.setattr("optuna_quant.backends.torch.converted.saving.has_compiler", lambda: False)
+    it = ready("chain", "static")
+    model = it.backend.converted(it.config("static"), compile=True)
+    expected = it.backend.simulated(it.config("static")).run(it.feeds()[0])[0]
+    torch.testing.assert_close(model.run(it.feeds()[0])[0], expected)
+    with pytest.raises(RuntimeError, match="no C"):
+        model.save_package(tmp_path / "model.pt2")
+
+
+@pytest.mark.slow
+def test_compiled_programs_and_packages(tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    from optuna_quant.backends.torch.converted.compiling import has_compiler
+
+    if not has_compiler():
+        pytest.skip("There is no C++ compiler.")
+    it = ready("pooled", "static")
+    config = it.config("static")
+    expected = it.backend.simulated(config).native()(it.samples)
+    model = it.backend.converted(config, compile=True)
+    torch.testing.assert_close(model.native()(it.samples), expected, rtol=0.02, atol=0.02)
+    model.save_package(tmp_path / "package.pt2")
+    loaded = load(tmp_path / "package.pt2")
+    for samples in (16, 3):
+        found = loaded(it.samples[:samples])
+        torch.testing.assert_close(found, expected[:samples], rtol=0.02, atol=0.02)

@@ -1,0 +1,123 @@
+"""What the PyTorch backend counts, against counts by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+import torch_modules
+from torch_modules import randomized
+from torch_modules import samples
+
+from optuna_quant.backends.torch import TorchBackend
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+
+
+class Layers(nn.Module):
+    """One layer of each kind whose operations are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, groups=2, bias=False)
+        self.up = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
+        self.lstm = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+        self.fc = nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.up(self.conv(x)).flatten(2).transpose(1, 2)
+        h, _ = self.lstm(h)
+        h = F.scaled_dot_product_attention(h[:, None], h[:, None], h[:, None])[:, 0]
+        return self.fc(h @ h.transpose(1, 2) @ h)
+
+
+def layers_backend() -> TorchBackend:
+    x = samples(40, 2, 4, 4)
+    return TorchBackend(randomized(Layers()), x[:2], calibration_data=x.numpy())
+
+
+STEPS = 16
+COUNTS = {
+    "conv": 4 * 2 * 2 * 9,
+    "up": 4 * 2 * 2 * 3 * 4,
+    "fc": STEPS * 10 * 3,
+}
+LSTM = 2 * STEPS * 4 * 5 * (6 + 5)
+PRODUCTS = 2 * STEPS * STEPS * 10  # Of attention, and as many of what follows it.
+
+
+def test_multiply_adds_are_those_of_a_count_by_hand() -> None:
+    backend = layers_backend()
+    space = backend.tuning_space(op_types=["Conv2d", "ConvTranspose2d", "Linear"])
+    costs = backend.counted_costs(space)
+    floats = costs.table("multiply_adds")
+    assert {op: options[FP32.label] for op, options in floats.ops.items()} == COUNTS
+    assert floats.fixed == LSTM + 2 * PRODUCTS
+    assert floats.cost(space.default()) == floats.fixed
+    table = costs.table("bit_operations")
+    bf16 = OpConfig("bf16").label
+    for op, count in COUNTS.items():
+        assert table.ops[op][FP32.label] == 32 * 32 * count
+        assert table.option_cost(op, space.default().ops[op].label) == 8 * 8 * count
+    assert table.ops["fc"][bf16] == 16 * 16 * COUNTS["fc"]
+    assert table.fixed == 32 * 32 * floats.fixed
+
+
+def test_sizes_are_those_of_packed_weights() -> None:
+    backend = torch_backend(approach="static")
+    space = backend.tuning_space()
+    table = backend.counted_costs(space).table("size")
+    weights = {"stem.0": (72, 4), "body": (144, 4), "depthwise": (36, 4), "fc": (12, 3)}
+    for op, (size, channels) in weights.items():
+        assert table.ops[op][FP32.label] == 4 * size
+        assert table.ops[op][OpConfig("bf16").label] == 2 * size
+        assert table.option_cost(op, space.default().ops[op].label) == size + 4 * channels
+    assert table.cost(space.fp32()) == backend.quantize(space.fp32()).nbytes
+
+
+GROUPED = [
+    f"int{bits}/{scheme}/{group}/{algorithm}"
+    for bits in (2, 4, 8)
+    for scheme in ("sym", "asym")
+    for group in ("per_group=32", "per_channel")
+    for algorithm in ("rtn", "hqq_float")
+    # It has zero points between few codes.
+    if algorithm == "rtn" or (scheme == "asym" and bits < 8)
+]
+
+
+@pytest.mark.parametrize("label", GROUPED)
+def test_weights_in_groups_have_the_size_of_what_is_built(label: str) -> None:
+    x = samples(8, 40)
+    backend = TorchBackend(randomized(nn.Linear(40, 6)), x[:2], approach="weight_only")
+    option = OpConfig.from_label(f"weight_only w={label}")
+    assert option.weight is not None
+    wishes = {
+        name: [getattr(option.weight, name)]
+        for name in ("bits", "scheme", "algorithm", "granularity")
+    }
+    space = backend.tuning_space(op_name_dict={".*": {"weight": wishes}})
+    config = QuantConfig({"Linear": option})
+    table = backend.counted_costs(space).table("size")
+    assert table.cost(config) == backend.quantize(config).nbytes
+
+
+def torch_backend(**options: object) -> TorchBackend:
+    x = samples(40, 2, 8, 8)
+    net = torch_modules.convnet()
+    return TorchBackend(net, x[:2], calibration_data=x.numpy(), **options)  # type: ignore[arg-type]
+
+
+def test_without_data_the_size_alone_is_known() -> None:
+    backend = TorchBackend(randomized(nn.Linear(40, 6)), samples(2, 40), approach="weight_only")
+    for costs in (
+        backend.counted_costs(backend.tuning_space()),
+        backend.costs(backend.tuning_space()),
+    ):
+        assert list(costs.tables) == ["size"]
+    given = backend.counted_costs(backend.tuning_space(), data=samples(3, 40).numpy())
+    assert given.table("multiply_adds").cost(backend.tuning_space().fp32()) == 240
+    assert given.conditions["batch"] == "1"
+    assert given.conditions["inputs"] == "input 1x40"
