@@ -2,10 +2,12 @@
 
 Convolutions and Linear layers are quantized: by X86InductorQuantizer with observers of minimum and
 maximum, and by the PyTorch backend with the options ``minmax``. ``relative``: the norm of the
-difference of the simulation over the norm of torchao's outputs, and ``FP32`` that of the module, to
-compare with. ``agreement``: the part of samples with the same class. ``integers``: both for the
-program with integer kernels. ``as usual``: relative difference and agreement where torchao
-quantizes what else it does, such as the tensors that residuals add, which are ops of their own here.
+difference of the simulation over the norm of torchao's outputs. To compare with, ``FP32`` is that
+of the module, and ``last bit`` that of torchao's program where calibration data differ in their
+last bits: what falls on the other side of a rounding boundary. ``agreement``: the part of samples
+with the same class. ``integers``: both for the program with integer kernels. ``as usual``: both
+for the simulation where torchao quantizes what else it does, such as the tensors that residuals
+add, which are ops of their own here.
 
 ``CASE`` in the environment chooses cases, separated by commas.
 """
@@ -34,14 +36,15 @@ from optuna_quant.space.config import QuantConfig
 
 
 BATCH = 64
+LAST_BIT = 1 + 2**-22
 _LABEL = "static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax"
 
 
 def run(cases: Path | None = None) -> None:
     """Print the table."""
     print(
-        f"{'case':20}{'ops':>5}{'relative':>11}{'FP32':>9}{'agreement':>11}{'integers':>19}"
-        f"{'as usual':>19}"
+        f"{'case':20}{'ops':>5}{'relative':>11}{'FP32':>9}{'last bit':>10}"
+        f"{'agreement':>11}{'integers':>19}{'as usual':>19}"
     )
     for name, module, calibration, x in _nets(cases):
         with torch.no_grad():
@@ -67,12 +70,15 @@ def _row(module: nn.Module, calibration: torch.Tensor, x: torch.Tensor) -> str:
     config = alike(backend)
     batches = calibration.split(BATCH)
     theirs = outputs(quantized(module, batches, minmax_config(), layers_alone=True), x)
+    moved = [batch * LAST_BIT for batch in batches]
+    rounded = outputs(quantized(module, moved, minmax_config(), layers_alone=True), x)
     usual = outputs(quantized(module, batches, minmax_config()), x)
     ours = outputs(backend.simulated(config).native(), x)
     integers = outputs(backend.quantize(config).native(), x)
     return (
         f"{len(config.ops):5}{relative(theirs, ours):11.1e}"
-        f"{relative(theirs, outputs(module, x)):9.1e}{agreement(theirs, ours):11.2%}"
+        f"{relative(theirs, outputs(module, x)):9.1e}"
+        f"{relative(theirs, rounded):10.1e}{agreement(theirs, ours):11.2%}"
         f"{relative(theirs, integers):10.1e}{agreement(theirs, integers):9.2%}"
         f"{relative(usual, ours):10.1e}{agreement(usual, ours):9.2%}"
     )
@@ -81,7 +87,9 @@ def _row(module: nn.Module, calibration: torch.Tensor, x: torch.Tensor) -> str:
 def alike(backend: TorchBackend) -> QuantConfig:
     """What X86InductorQuantizer does: convolutions and Linear layers on integers."""
     option = OpConfig.from_label(_LABEL)
-    return QuantConfig({op.name: option for op in backend.capability().ops if option in op.options})
+    return QuantConfig(
+        {op.name: option for op in backend.capability().ops if option in op.options}
+    )
 
 
 def outputs(model: Callable[[torch.Tensor], Any], x: torch.Tensor) -> torch.Tensor:
