@@ -68,6 +68,7 @@ def summary(result: Outcome) -> str:
         if result.samples is not None:
             metric = rounded_estimate(result.metric, result.samples[0])
         lines.append(f"metric {metric}, FP32 {result.baseline:.6g}, {loss}{judged}")
+        lines.extend(_shown_simulation(result))
         lines.extend(_shown_doubt(result))
     if result.note is not None:
         lines.append(result.note)
@@ -81,6 +82,7 @@ def summary(result: Outcome) -> str:
         runs, differs = _described_runs(result, result.config)
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
         lines.extend(_shown_recipes(result, result.config))
+        lines.extend(_shown_other_params(TrialView(result.trial)))
         if differs:
             lines.append(differs)
         lines.extend(_shown_target(result) or _shown_gain(result))
@@ -141,6 +143,12 @@ def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
     """The recipes that are not at their defaults, or that the user has fixed."""
     shown = [f"{name}={value}" for name, value in changed_recipes(config, result.space).items()]
     return [f"recipes: {'; '.join(shown)}"] if shown else []
+
+
+def _shown_other_params(view: TrialView) -> list[str]:
+    """What an objective of the user's has suggested beside the configuration."""
+    shown = [f"{name}={value}" for name, value in view.other_params.items()]
+    return [f"other parameters: {'; '.join(shown)}"] if shown else []
 
 
 def shown_best(result: Outcome, *, sentence: bool = True) -> str:
@@ -258,6 +266,12 @@ def shown_not_repeated(reason: str) -> str:
         f"not evaluated a second time ({reason}): it met the criterion once, and whether it does "
         "so again is not known"
     )
+
+
+def _shown_simulation(result: Outcome) -> list[str]:
+    """What the simulation of the model gave, where trials evaluate simulations."""
+    simulated = None if result.trial is None else TrialView(result.trial).simulated_metric
+    return [] if simulated is None else [f"its simulation had a metric of {simulated:.6g}"]
 
 
 def _shown_doubt(result: Outcome) -> list[str]:

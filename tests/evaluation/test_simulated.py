@@ -50,7 +50,7 @@ def search(backend: FakeBackend, **options: Any) -> optuna_quant.TuningResult:
     )
 
 
-def test_the_model_itself_decides() -> None:
+def test_the_model_itself_decides(capsys: pytest.CaptureFixture[str]) -> None:
     """All quantized: the simulation loses 0.03, which is met; the model 0.07, which is not."""
     result = search(Simulating())
     assert result.met
@@ -59,6 +59,10 @@ def test_the_model_itself_decides() -> None:
     assert first.metric == pytest.approx(first.simulated_metric - 0.04)
     assert first.met is False
     assert result.config.ops["a"].mode == "fp32"
+    assert f"its simulation had a metric of {result.metric:.6g}" in str(result)
+    assert "not met: metric 0.83, loss 0.07 (its simulation met it with 0.87)" in (
+        capsys.readouterr().err
+    )
 
 
 def test_what_misses_in_simulation_is_not_built() -> None:

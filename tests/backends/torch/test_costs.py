@@ -11,8 +11,6 @@ from torch_modules import randomized
 from torch_modules import samples
 
 from optuna_quant.backends.torch import TorchBackend
-from optuna_quant.costs import CountsCosts
-from optuna_quant.costs import MeasuresCosts
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -114,10 +112,11 @@ def torch_backend(**options: object) -> TorchBackend:
 
 def test_without_data_the_size_alone_is_known() -> None:
     backend = TorchBackend(randomized(nn.Linear(40, 6)), samples(2, 40), approach="weight_only")
-    assert isinstance(backend, CountsCosts)
-    assert not isinstance(backend, MeasuresCosts)
-    costs = backend.counted_costs(backend.tuning_space())
-    assert list(costs.tables) == ["size"]
+    for costs in (
+        backend.counted_costs(backend.tuning_space()),
+        backend.costs(backend.tuning_space()),
+    ):
+        assert list(costs.tables) == ["size"]
     given = backend.counted_costs(backend.tuning_space(), data=samples(3, 40).numpy())
     assert given.table("multiply_adds").cost(backend.tuning_space().fp32()) == 240
     assert given.conditions["batch"] == "1"
