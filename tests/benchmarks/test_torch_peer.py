@@ -23,9 +23,9 @@ from benchmarks.torch_stock import quantized  # noqa: E402
 from optuna_quant.backends.torch import TorchBackend  # noqa: E402
 
 
-SAME = 1e-6
-INTEGER_KERNELS = 1e-4
-MATTERS = 1e-3
+SAME = 5e-4
+"""A number or two may fall on the other side of a rounding boundary."""
+MATTERS = 5e-3
 """What quantization does to these modules, at least."""
 
 
@@ -65,4 +65,4 @@ def test_outputs_are_those_of_torchao(make: type[nn.Module], shape: tuple[int, .
         assert relative(theirs, module(x)) > MATTERS
     assert len(config.ops) == 3
     assert relative(theirs, simulated) < SAME
-    assert relative(theirs, integers) < INTEGER_KERNELS
+    assert relative(theirs, integers) < SAME
