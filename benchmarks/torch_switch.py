@@ -1,4 +1,4 @@
-"""What a candidate takes in PyTorch: switched in one exported program, against made anew.
+"""What a candidate takes in PyTorch: switched in one exported program, or made by the stock way.
 
 On a network like ResNet-20, one thread, 256 calibration samples. ``switch``: the median time of
 ``backend.simulated(config)`` over random configurations, each new to the backend, with the ranges
