@@ -44,12 +44,15 @@ NAMES = (
     "acceptance",
     "warm_start",
     "ways",
+    "torch_switch",
+    "torch_cases",
+    "torch_peer",
     "torch_qat",
     "smollm2_search",
     "smollm2_blocks",
     "dashboard",
 )
-NEED_CASES = ("acceptance", "build", "peers")
+NEED_CASES = ("acceptance", "build", "peers", "torch_cases")
 
 
 def main() -> None:

@@ -55,9 +55,11 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, tokens, width = x.shape
-        q, k, v = self.qkv(self.n1(x)).reshape(batch, tokens, 3, self.heads, -1).unbind(2)
-        scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1) * (width // self.heads) ** -0.5
-        mixed = (scores.softmax(-1) @ v.transpose(1, 2)).transpose(1, 2)
+        parts = self.qkv(self.n1(x)).reshape(batch, tokens, 3, self.heads, -1)
+        q, k, v = parts.transpose(1, 3).unbind(2)
+        # PyTorch 2.13 fails to compile keys that one permutation has transposed.
+        scores = q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2)
         x = x + self.o(mixed.reshape(batch, tokens, width))
         return x + self.f2(nn.functional.gelu(self.f1(self.n2(x))))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import math
 from numbers import Real
+import re
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
@@ -287,8 +288,14 @@ def _words(name: str) -> str:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, but got {value!r}.")
+        raise TypeError(f"{name} must be a number, but got {value!r}{_in_percent(value)}.")
     return float(value)
+
+
+def _in_percent(value: Any) -> str:
+    """What to write for a percentage; empty if it is none."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", value) if isinstance(value, str) else None
+    return "" if found is None else f"; for {value} give {float(found[1]) / 100:g}"
 
 
 def check_is_criterion(given: object) -> None:

@@ -5,6 +5,8 @@ This is the one module outside of that backend that knows it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -14,7 +16,6 @@ from typing import cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    import os
 
     import onnx
     import onnxruntime
@@ -85,11 +86,26 @@ def make_backend(
         model = export_module(module, example_inputs)
     elif example_inputs is not None:
         raise ValueError(
-            f"example_inputs is for a torch.nn.Module, but the model is {type(model).__name__}."
+            "example_inputs is for a torch.nn.Module, but the model is "
+            f"{type(model).__name__}{_how_to_make_a_module(model)}."
         )
 
     given = {name: value for name, value in options.items() if value is not None}
     return OnnxRuntimeBackend(cast("_OnnxLike", model), **given)
+
+
+def _how_to_make_a_module(model: object) -> str:
+    """What to do about what is no module, but was meant as one; empty if that is not known."""
+    if isinstance(model, type):
+        return f": give an instance, {model.__name__}(...), with its weights loaded"
+    if isinstance(model, str | os.PathLike):
+        file = os.fspath(model)
+        if file.endswith((".pt", ".pth", ".bin", ".ckpt", ".safetensors")):
+            return f": make the module and load {file!r} into it (load_state_dict)"
+        return ", an ONNX file is taken without them"
+    if isinstance(model, Mapping):
+        return ": make the module and load these weights into it (module.load_state_dict)"
+    return ""
 
 
 def session_options(*, threads: int | None) -> RunSettings | None:
@@ -117,13 +133,26 @@ def as_runnable(model: RunnableLike) -> RunnableModel:
     Args:
         model:
             A model that a backend has built, which is given back; or a session of ONNX Runtime,
-            which users have as well.
+            which users have as well, or what is called as a module and has one.
+
+    Raises:
+        TypeError:
+            If it is neither.
     """
-    if not hasattr(model, "get_inputs"):
+    if hasattr(model, "inputs"):
         return cast("RunnableModel", model)
+    # Of a quantized module, what it computes with.
+    session = model if hasattr(model, "get_inputs") else getattr(model, "session", None)
+    if session is None:
+        path = isinstance(model, str | os.PathLike)
+        what = f"the path {os.fspath(cast('str', model))!r}" if path else type(model).__name__
+        raise TypeError(
+            f"Data are evaluated with a model of a backend or a session, but got {what}: give "
+            "result.model(), or onnxruntime.InferenceSession(PATH) of an ONNX file."
+        )
     from optuna_quant.backends.onnxruntime.model.session_model import SessionModel
 
-    return SessionModel(model)
+    return SessionModel(session)
 
 
 def load_pair(

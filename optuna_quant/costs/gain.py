@@ -121,9 +121,9 @@ class Gain:
         if not found.is_clear:
             fits = found.low <= self.seconds / self.fp32_seconds <= found.high
             return f"no difference beyond noise{'' if fits else ' in paired runs'}{interval}"
-        shown = _shown_ratio(found.value)
+        shown = shown_ratio(found.value)
         # Where the machine was busy the median of ratios may be far from the ratio of medians.
-        if shown != _shown_ratio(self.seconds / self.fp32_seconds):
+        if shown != shown_ratio(self.seconds / self.fp32_seconds):
             shown = f"{shown} in the median of paired runs"
         return f"{shown}{interval}"
 
@@ -136,7 +136,13 @@ class Gain:
         return "".join(f", {part}" for part in parts)
 
 
-def _shown_ratio(ratio: float) -> str:
+def shown_ratio(ratio: float) -> str:
+    """A ratio of times to that of FP32, in words: 1.5 times faster, 2% slower.
+
+    Args:
+        ratio:
+            The time, as a part of that of the FP32 model.
+    """
     if ratio > 1:
         by = f"{ratio:.2g} times" if ratio >= 1.1 else f"{100 * ratio - 100:.0f}%"
         return f"{by} slower"

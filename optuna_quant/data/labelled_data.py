@@ -24,6 +24,7 @@ from optuna_quant.data.sample_checks import are_whole
 from optuna_quant.data.sample_checks import at_least_one
 from optuna_quant.data.sample_checks import check_fits
 from optuna_quant.data.sample_checks import check_inputs
+from optuna_quant.data.sample_checks import cure_of_texts
 from optuna_quant.data.sample_checks import find_labels
 from optuna_quant.data.sample_checks import have_batch_of_one
 from optuna_quant.data.sample_checks import unwrapped
@@ -304,6 +305,7 @@ class DatasetData(LabelledData):
                 raise ValueError(
                     f"The inputs in {where} are of type {type(given).__name__}, but the model has "
                     f"{len(names)} inputs: give a dict with the keys {', '.join(names)}."
+                    f"{cure_of_texts(given)}"
                 )
         else:
             raise ValueError(

@@ -40,6 +40,8 @@ _SAMPLERS_OF_ALL = (
     "DistributedSampler",
     "_InfiniteConstantSampler",
 )
+# Of so many samples it is seen whether their lengths differ.
+_FEW_SAMPLES = 8
 _PLAIN_COLLATE = ("default_collate", "default_convert")
 
 
@@ -100,6 +102,14 @@ class LoaderSamples:
         sample = self._dataset[index if self._numbers is None else self._numbers[index]]
         return sample if self._collate is None else _first(self._collate([sample]))
 
+    @property
+    def are_padded(self) -> bool:
+        """Whether the collate function pads samples to the length of others in their batch."""
+        if self._collate is None or len(self) < 2:
+            return False
+        few = [self._dataset[n] for n in (self._numbers or range(len(self)))[:_FEW_SAMPLES]]
+        return len({_shapes(self._collate([sample])) for sample in few}) > 1
+
 
 def _subset(loader: Loader) -> list[int] | None:
     """The numbers of the samples that a loader is about; None for all."""
@@ -116,6 +126,15 @@ def _subset(loader: Loader) -> list[int] | None:
         f"{len(loader.dataset)} samples of its dataset are used, once each."
     )
     return None
+
+
+def _shapes(batch: object) -> tuple[object, ...]:
+    """The shapes of all arrays of a batch."""
+    if isinstance(batch, Mapping):
+        return tuple(_shapes(part) for part in batch.values())
+    if isinstance(batch, tuple | list):
+        return tuple(_shapes(part) for part in batch)
+    return tuple(getattr(batch, "shape", ()))
 
 
 def _first(batch: SampleLike) -> SampleLike:

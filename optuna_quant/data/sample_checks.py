@@ -73,6 +73,8 @@ def check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], wh
         fits = dtype.kind in "OUS"
     else:
         fits = dtype == spec.dtype or dtype.kind == spec.dtype.kind == "f"
+        # As a module takes them: truth values and narrower integers lose nothing.
+        fits = fits or (spec.dtype.kind in "iu" and np.can_cast(dtype, spec.dtype, "safe"))
     if spec.shape is not None:
         fits = fits and len(shape) == len(spec.shape)
         fits = fits and all(
@@ -82,13 +84,27 @@ def check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], wh
     if not fits:
         raise ValueError(
             f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
-            f"{spec}. Prepare the evaluation data exactly as for inference; transform= "
-            "(--transform) can do that."
+            f"{spec}.{cure_of_texts(dtype)} Prepare the evaluation data exactly as for inference; "
+            "transform= (--transform) can do that."
         )
     if 0 in shape[1:]:
         raise ValueError(
             f"Input {spec.name!r}: {where} is empty, with shape {shape}; the model expects {spec}."
         )
+
+
+def cure_of_texts(given: object) -> str:
+    """What to do about texts where numbers are expected; empty if they are none.
+
+    Args:
+        given:
+            What was given, or its type.
+    """
+    while isinstance(given, list | tuple) and given:
+        given = given[0]
+    kind = given if isinstance(given, np.dtype) else getattr(given, "dtype", None)
+    is_text = isinstance(given, str) or (isinstance(kind, np.dtype) and kind.kind == "U")
+    return " Tokenize texts first, and give what the tokenizer returns." if is_text else ""
 
 
 def are_whole(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -31,6 +31,7 @@ from optuna_quant.data.loaders import is_indexable
 from optuna_quant.data.loaders import is_loader
 from optuna_quant.data.loaders import kept_in_memory
 from optuna_quant.data.sample_checks import LABELS
+from optuna_quant.data.sample_checks import cure_of_texts
 from optuna_quant.data.sample_checks import unwrapped
 
 
@@ -196,6 +197,7 @@ class _Unnamed(LabelledData):
                 raise ValueError(
                     f"{_THE_DATA[0].upper()}{_THE_DATA[1:]} are one array, but the model has "
                     f"{len(names)} inputs: give a dict with the keys {', '.join(names)}."
+                    f"{cure_of_texts(given)}"
                 )
             named = dict(given) if isinstance(given, Mapping) else {names[0]: given}
             label = next(name for name in (*LABELS, "the labels") if name not in named)

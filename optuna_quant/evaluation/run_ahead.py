@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -51,7 +53,9 @@ def run_batches(
     if threads == 1:
         for chosen in chunks:
             feed, labels = read(chosen)
-            yield run(feed, len(chosen)), labels, chosen
+            with _told_samples(chosen):
+                outputs = run(feed, len(chosen))
+            yield outputs, labels, chosen
         return
     ahead: deque[tuple[Future[Outputs], Rows, Indices]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="optuna_quant_data")
@@ -70,4 +74,20 @@ def run_batches(
 
 def _done(one: tuple[Future[Outputs], Rows, Indices]) -> BatchOutputs:
     future, labels, chosen = one
-    return future.result(), labels, chosen
+    with _told_samples(chosen):
+        outputs = future.result()
+    return outputs, labels, chosen
+
+
+@contextmanager
+def _told_samples(chosen: Indices) -> Iterator[None]:
+    """Note in an error of the runtime which samples it was given."""
+    try:
+        yield
+    except Exception as error:
+        first, last = int(chosen.min()), int(chosen.max())
+        which = f"sample {first}"
+        if first != last:
+            which = f"{len(chosen)} samples from {first} to {last}"
+        error.add_note(f"It was run on {which} of the evaluation data.")
+        raise

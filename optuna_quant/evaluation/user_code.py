@@ -40,8 +40,11 @@ def exits_are_errors(what: str) -> Iterator[None]:
 
 
 def shown(error: BaseException) -> str:
-    """An exception on one line, as people know it."""
+    """An exception on one line, as people know it, with its notes."""
     if isinstance(error, SystemExit):
         return f"sys.exit({error.code!r})"
+    notes = getattr(error, "__notes__", ())
     text = str(error)
+    if notes:
+        text = " ".join([f"{text.rstrip().rstrip('.')}.", *notes])
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant._common.printable import printable
+from optuna_quant.costs.gain import shown_ratio
 from optuna_quant.costs.objective import shown_seconds
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.report import charts
@@ -105,6 +106,7 @@ def _environment() -> jinja2.Environment:
         "duration": charts.shown_duration,
         "given": given_name,
         "number": lambda value: f"{value:.6g}",
+        "ratio": shown_ratio,
         "percent": lambda value: f"{100 * value:.3g}%",
         "seconds": shown_seconds,
         "sentence": _without_label,

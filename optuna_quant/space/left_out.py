@@ -109,12 +109,15 @@ class FloatWeights:
             The ops that have them and are not in the tuning space.
         in_fallback:
             The bytes of ops that are in the tuning space and run in floats.
+        was_searched:
+            Whether quantizing these ops was tried.
     """
 
     nbytes: int
     model_bytes: int
     left_out: Sequence[LeftOut] = ()
     in_fallback: int = 0
+    was_searched: bool = True
 
     @property
     def is_worth_saying(self) -> bool:
@@ -133,7 +136,8 @@ class FloatWeights:
         parts = [(each.weight_bytes, str(each)) for each in shown]
         if self.in_fallback:
             size = shown_bytes(self.in_fallback)
-            parts.append((self.in_fallback, f"ops in fallback {size}"))
+            what = "ops in fallback" if self.was_searched else "ops that were not tried quantized"
+            parts.append((self.in_fallback, f"{what} {size}"))
         texts = [text for _, text in sorted(parts, key=lambda part: -part[0])]
         named = f": {', '.join(texts)}" if texts else ""
         return f"{self.shown_part} stay in floats{named}"

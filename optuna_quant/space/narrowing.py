@@ -97,7 +97,7 @@ def narrow(
     Raises:
         ValueError:
             If a dictionary has another shape, or names a type, an op or a value that does not
-            exist.
+            exist, or asks for floating-point types, or for modes of named ops, that are not there.
     """
     ops = list(ops)
     names = {op[0] for op in ops}
@@ -355,18 +355,30 @@ def _meant(wish: Wish, found: Sequence[Op], beside: _Offers) -> list[Op]:
     """The ops that offer a value of a wish, of those that its pattern matches.
 
     Warns about the values that no op offers, and about the ops that offer none of the values.
+
+    Raises:
+        ValueError:
+            If it asks for floats, or for a mode of named ops, and none of its values is offered.
     """
     offers = wish.offers(option for op in found for option in op[2])
     missing: dict[str, list[str]] = {}
     for value in wish.values:
         if value not in offers:
             missing.setdefault(beside.reason(value, wish, found), []).append(repr(value))
+    usable = wish.among(offers)
+    of_named_ops = wish.source == "op_name_dict" and wish.field == "mode"
+    if not usable.values and (wish.wants_float or of_named_ops):
+        # Ignored, it would have quantized what was to stay in floats, or in a way not asked for.
+        reasons = "".join(f"{', '.join(v)} is not available{why}; " for why, v in missing.items())
+        raise ValueError(
+            f"{wish.place}: {reasons}nothing that was asked for is left. Available: "
+            f"{beside.available(wish, found)}."
+        )
     for reason, values in missing.items():
         warn_user(
             f"{wish.place}: {', '.join(values)} is not available{reason} and is ignored; "
             f"available: {beside.available(wish, found)}."
         )
-    usable = wish.among(offers)
     meant, without = [], []
     for op in found:
         if usable.among(usable.offers(op[2])).values:

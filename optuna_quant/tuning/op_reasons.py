@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # What is a smaller part of the cost, or of the error, is called hardly anything.
 _HARDLY = 0.001
 _NO_ERROR = 0.01
+_MOST_NAMED = 3
 
 _OF_WHAT = {LATENCY: "of the time", SIZE: "of the size"}
 
@@ -68,7 +69,9 @@ def explain_op(result: Outcome, op: str) -> str:
     if op not in known:
         if not searched:
             raise ValueError(f"explain: nothing is known of {op!r}, as no model was evaluated.")
-        near = " or ".join(map(repr, nearest_names(op, known)))
+        # In a module that has it, or much like it.
+        inside = [name for name in known if name.endswith((f".{op}", f"/{op}"))][:_MOST_NAMED]
+        near = " or ".join(map(repr, inside or nearest_names(op, known)))
         meant = f" Did you mean {near}?" if near else f" There are: {listed(known)}."
         rest = len(known) - len(searched)
         beside = f" and the {rest} others of the model" if rest else ""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _FILE = "model.onnx"
+_OF_TORCH = (".pt", ".pth", ".pt2", ".safetensors")
 
 
 OtherFiles: TypeAlias = "Mapping[str, str | os.PathLike[str]]"
@@ -66,6 +67,8 @@ def check_output(
     problem = None
     if file.is_dir() or os.fspath(path).endswith(("/", os.sep)):
         problem = f"it is a directory; give a file in it, such as {str(file / _FILE)!r}"
+    elif what == "output" and file.suffix in _OF_TORCH:
+        problem = f"models are saved as ONNX; give {str(file.with_suffix('.onnx'))!r}"
     elif file.exists() and not file.is_file():
         problem = "it exists and is not an ordinary file"
     elif not file.parent.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -299,7 +300,7 @@ def _shown_float_weights(result: Outcome, config: QuantConfig) -> list[str]:
     """How much of the model is not quantized, and what would quantize it."""
     if not isinstance(result.backend, WeighsFloats):
         return []
-    found = result.backend.float_weights(config)
+    found = replace(result.backend.float_weights(config), was_searched=not result.is_fp32)
     if not found.is_worth_saying:
         return []
     return [f"weights: {with_costs_as_reason(found, result.left_out)}"]

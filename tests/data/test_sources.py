@@ -286,6 +286,28 @@ def test_the_same_pair_is_no_holdout() -> None:
         optuna_quant.tune(over_time(), approach="dynamic", data=(X, Y), holdout=(X, Y))
 
 
+# Padding.
+
+
+def padded(texts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+
+
+@pytest.mark.parametrize(("lengths", "told"), [((3, 5, 4), True), ((4, 4, 4), False)])
+def test_calibration_says_that_a_loader_is_read_without_its_padding(
+    lengths: tuple[int, ...], told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts: Any = [torch.ones(n) for n in lengths]
+    loader = DataLoader(texts, batch_size=3, collate_fn=padded)
+    spec = InputSpec("x", np.dtype(np.float32), ("N", "length"))
+    with caplog.at_level(logging.INFO, "optuna_quant.backends.calibration.sources"):
+        data = CalibrationData(loader, [spec])
+        assert {batch["x"].shape[1] for batch in data} == set(lengths)
+    assert ("calibration_data=list(loader) keeps" in caplog.text) == told
+    (batch,) = CalibrationData(list(loader), [spec])
+    assert batch["x"].shape == (3, max(lengths))
+
+
 # Transforms.
 
 

@@ -16,6 +16,7 @@ from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 from optuna_quant.evaluation.metrics.sample_metrics import accuracy
+from optuna_quant.evaluation.user_code import shown
 
 
 class Value:
@@ -189,8 +190,11 @@ def test_error_of_the_model_gets_out(threads: int) -> None:
     def fail(x: np.ndarray) -> np.ndarray:
         raise RuntimeError("no such kernel")
 
-    with pytest.raises(RuntimeError, match="no such kernel"):
+    with pytest.raises(RuntimeError, match="no such kernel") as caught:
         DataEvaluation(DATA, batch_size=2, threads=threads)(Session(fail))
+    assert shown(caught.value) == (
+        "RuntimeError: no such kernel. It was run on 2 samples from 0 to 1 of the evaluation data."
+    )
 
 
 def test_scores_with_margins() -> None:

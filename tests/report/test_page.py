@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 import re
 import sys
@@ -12,6 +13,7 @@ from report.kinds import KINDS
 from report.kinds import sampled
 from report.kinds import search
 
+from optuna_quant.costs.comparison import Ratio
 from optuna_quant.report import collect
 from optuna_quant.tuning.outcome import ResultKind
 
@@ -56,6 +58,17 @@ def test_a_page_says_its_kind_first(kind: ResultKind) -> None:
     # What is about a model that meets the criterion is not said of others.
     assert ("The model that was found" in page.text) == report.outcome.met
     assert "None" not in page.text and "nan" not in page.text.split()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"), [(1.024, "2% slower"), (2.0, "2 times slower"), (0.5, "2 times faster")]
+)
+def test_a_ratio_of_times_is_said_as_in_the_summary(ratio: float, words: str) -> None:
+    result = KINDS[ResultKind.MET_WITHOUT_GAIN]()
+    assert result.gain is not None
+    gain = replace(result.gain, time_ratio=Ratio(ratio, ratio * 0.99, ratio * 1.01))
+    page = Parsed(collect(replace(result, gain=gain)).to_html())
+    assert f"time of a run\n        {words}\n" in re.sub(r"\n\s*", "\n        ", page.text)
 
 
 def test_a_name_that_optuna_has_made_up_is_not_shown() -> None:

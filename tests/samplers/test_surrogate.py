@@ -716,6 +716,52 @@ def test_a_thorough_search_goes_on_with_all_that_may_be_better(
     assert "--timeout none" not in str(found)
 
 
+def sizes_of(space: TuningSpace, sizes: Mapping[str, float]) -> CostTable:
+    """Each op takes so much room in floats, and a quarter of it quantized."""
+    ops = {
+        op: {o.label: sizes[op] * (0.25 if o.is_quantized else 1.0) for o in tunable.options}
+        for tunable in space.tunables
+        for op in tunable.ops
+    }
+    return CostTable("size", "bytes", ops)
+
+
+@pytest.mark.parametrize("size", [0.5, 9.0])
+@pytest.mark.parametrize("hard", [(), ("op1",), ("op1", "op4")])
+def test_what_the_first_phase_has_spent_is_not_held_against_the_second(
+    hard: tuple[str, ...], size: float
+):
+    sizes = {f"op{i}": 1.0 for i in range(6)} | {"table": size}
+    damage = {op: 0.2 if op in hard else 0.001 for op in sizes}
+    backend, evaluation = backend_of(damage), SampleScores(damage)
+    space = backend.tuning_space()
+    costs = sizes_of(space, sizes)
+    study = sampled(backend, evaluation, costs=costs, first_ops=frozenset(sizes) - {"table"})
+    best = min(met(study, space, SAMPLED), key=costs.cost)
+    assert set(best.fallback_ops) == set(hard)
+
+
+@pytest.mark.parametrize("seed", [2, 31])
+def test_it_does_not_end_while_something_much_cheaper_is_believed(seed: int):
+    rng = np.random.default_rng(seed)
+    ops = [f"op{i}" for i in range(12)]
+    damage = dict(zip(ops, np.exp(rng.normal(-6.5, 1.5, 12)).tolist(), strict=True))
+    # Sensitivities that are far off, so that much is spent in vain.
+    off = np.exp(rng.normal(0, 3, 12))
+    scores = {op: damage[op] * float(f) for op, f in zip(ops, off, strict=True)}
+    sizes = dict(zip(ops, np.exp(rng.normal(0, 1.5, 12)).tolist(), strict=True))
+    backend = backend_of(damage)
+    study = sampled(
+        backend,
+        SampleScores(damage, breaks="any"),
+        criterion=CRITERION,
+        costs=sizes_of(backend.tuning_space(), sizes),
+        sensitivity=lambda config, ops: {op: scores[op] for op in ops},
+    )
+    assert isinstance(study.sampler, SurrogateQuantSampler)
+    assert max(belief.improvement for belief in study.sampler.beliefs(study)) < 0.3
+
+
 class Deceiving(SampleScores):
     """What quantization breaks comes last in the order in which samples are evaluated."""
 

@@ -383,13 +383,33 @@ def test_a_type_or_name_that_exists_nowhere_is_an_error_with_the_nearest(
         ({"weight": {"group_size": [32]}}, ["32 is not available", "available: nothing"]),
         ({"weight": {"bits": [4]}}, ["4 is not available", "available: 8"]),
         ({"weight": {"scheme": ["asym"]}}, ["'asym' is not available", "available: sym"]),
-        ({"weight": {"dtype": ["bf16"]}}, ["'bf16' is not available", "available: int8, fp32"]),
     ],
 )
 def test_what_is_not_available_is_named_once(body: dict[str, Any], words: list[str]) -> None:
     changed, (message,) = warned({"Conv": body})
     assert changed == {}
     assert all(word in message for word in words)
+
+
+@pytest.mark.parametrize(
+    ("types", "names", "message"),
+    [
+        (
+            None,
+            {"/a/conv1": {"mode": ["fp16"]}},
+            "op_name_dict['/a/conv1']['mode']: 'fp16' is not available; nothing that was asked "
+            "for is left. Available: static, fp32.",
+        ),
+        (None, {"/a/conv1": {"mode": ["dynamic"]}}, "['mode']: 'dynamic' is not available; "),
+        ({"Conv": {"mode": ["bf16", "fp16"]}}, None, "'bf16', 'fp16' is not available; nothing"),
+        ({"Conv": {"weight": {"dtype": ["bf16"]}}}, None, "Available: int8, fp32."),
+    ],
+)
+def test_a_wish_to_protect_ops_that_cannot_be_kept_is_an_error(
+    types: Any, names: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        narrow(OPS, op_type_dict=types, op_name_dict=names)
 
 
 @pytest.mark.parametrize("body", [KL_ONLY, {}, {"weight": {}}])
@@ -529,7 +549,11 @@ def test_something_is_always_left(types: dict[str, Any], names: dict[str, Any]) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         known = {"known_types": ["Gemm"], "known_names": ["none"]}
-        options = narrow(ops, op_type_dict=types, op_name_dict=names, **known)
+        try:
+            options = narrow(ops, op_type_dict=types, op_name_dict=names, **known)
+        except ValueError as error:
+            assert "nothing that was asked for is left" in str(error)
+            return
         again = narrow(ops, op_type_dict=types, op_name_dict=names, **known)
     assert options == again
     for (_, _, had), left in zip(ops, options, strict=True):

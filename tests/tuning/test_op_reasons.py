@@ -179,6 +179,8 @@ def test_an_unknown_op_is_one_error_with_the_near_ones() -> None:
         "explain: there is no op 'block1/conf' among the 3 ops of this search. Did you mean "
         "'block1/conv' or 'block2/conv'?"
     )
+    with pytest.raises(ValueError, match=r"Did you mean 'block1/conv' or 'block2/conv'\?"):
+        result.explain("conv")  # The name that it has within its block.
     with pytest.raises(ValueError, match="There are: block1/conv, block2/conv, head"):
         result.explain("zzz")
     nothing = replace(result, config=None, trial=None)

@@ -9,6 +9,7 @@ import numpy as np
 
 from optuna_quant.data.constant_inputs import cure_of_missing
 from optuna_quant.data.loaders import without_device
+from optuna_quant.data.sample_checks import cure_of_texts
 
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def to_feed(
         raise TypeError(
             f"{where} is of type {type(batch).__name__}; pass a dict from input names to arrays, "
             "an array (for a model with one input), or a tuple of arrays in input order."
+            f"{cure_of_texts(batch)}"
         )
     return {spec.name: _fitting(spec, named[spec.name], where, on_cast) for spec in inputs}
 

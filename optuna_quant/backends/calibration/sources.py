@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
+from optuna.logging import get_logger
 
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.calibration.feeds import is_array
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from optuna_quant.data.forms import Transform
     from optuna_quant.data.inputs import InputSpec
 
+
+_logger = get_logger(__name__)
 
 _WHERE = "the calibration data"
 
@@ -75,7 +78,14 @@ class CalibrationSource:
         if is_array(data):
             return data if self.transform is None else self._of_samples(_Single(data))
         if is_loader(data) and is_indexable(data.dataset):
-            return self._of_samples(LoaderSamples(data))
+            samples = LoaderSamples(data)
+            if self.transform is None and samples.are_padded:
+                _logger.info(
+                    "The samples of the calibration data differ in length, and each is read "
+                    "alone: calibration sees no padding. calibration_data=list(loader) keeps the "
+                    "batches, padding included."
+                )
+            return self._of_samples(samples)
         if is_batch_sequence(data):
             batches = data
             return _Batches(lambda: batches_of(batches), self._batch)

@@ -22,6 +22,7 @@ from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.describing import DescribingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
+from optuna_quant.backends.onnxruntime.executed.candidate import with_reasons
 from optuna_quant.backends.onnxruntime.lower_precision.simulated import with_rounding
 from optuna_quant.backends.onnxruntime.model.exported import ExportedModel
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
@@ -295,10 +296,11 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
         model = self.quantize(config)
         with self._lock:
             candidates = self._parts.candidates
-            graph, sessions = candidates.variant(config).graph, candidates.sessions_of(config)
+            variant, sessions = candidates.variant(config), candidates.sessions_of(config)
         if self.simulated_target is not None:
             return simulated_ops(config.ops, self.simulated_target)
-        return executed_in_candidate(model, config.ops.keys(), graph, sessions)
+        found = executed_in_candidate(model, config.ops.keys(), variant.graph, sessions)
+        return with_reasons(found, config, variant.builder.why_left_out)
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
+    from optuna_quant.backends.ranges.tensor_range import NoRangeError
     from optuna_quant.space.config import QuantConfig
 
 
@@ -144,7 +145,7 @@ class CandidateBuilder:
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
         self._planner = Planner(graph, fuses=profile.is_cpu)
         self._digests: dict[str, bytes] = {}
-        self._left_out: set[tuple[str, str]] = set()
+        self._left_out: dict[str, str] = {}
         self.static: Mapping[str, StaticOp] = MappingProxyType(
             {op.name: op for op in ops_of_target(static_ops(graph), profile)}
         )
@@ -310,15 +311,32 @@ class CandidateBuilder:
             except MissingRangesError as error:
                 for i, reason in error.errors.items():
                     op, _ = chosen.pop(i)
-                    self._say_left_out(op, str(reason), "static")
+                    self._say_left_out(op, self._from(reason), "static")
 
     def _say_left_out(self, op: StaticOp | WeightOnlyOp, reason: str, mode: str) -> None:
-        if (op.name, reason) not in self._left_out:
-            self._left_out.add((op.name, reason))
+        if self._left_out.get(op.name) != reason:
+            self._left_out[op.name] = reason
             _logger.warning(
                 f"Op {op.name!r} ({op.op_type}) stays in FP32 although {mode} mode was asked "
                 f"for: {reason}"
             )
+
+    def _from(self, reason: NoRangeError) -> str:
+        """What a tensor lacks, and the op that it comes from, whose name users know."""
+        maker = self._graph.producer.get(reason.tensor)
+        if maker is None:
+            return str(reason)
+        node = self._graph.nodes[maker]
+        return f"{reason} It comes out of the {node.op_type} {node.name!r}."
+
+    def why_left_out(self, op: str) -> str:
+        """Why an op stayed in FP32 although it was to be quantized; empty if none did so.
+
+        Args:
+            op:
+                Its name.
+        """
+        return self._left_out.get(op, "")
 
     def _rewrite(self, model: onnx.ModelProto, outside: MutableMapping[str, Source]) -> Rewrite:
         return Rewrite(

@@ -51,6 +51,8 @@ _CONSTANTS: Mapping[str, Mapping[int, str]] = MappingProxyType(
         "LSTM": {1: "weight", 2: "weight"},
     }
 )
+# What reads the shape of a tensor alone.
+_OF_SHAPES = frozenset({"Shape", "Size"})
 _ONLY_WITH_DYNAMIC = frozenset({"LSTM"})
 
 # The part of all floating-point constants from which on an op of any type is told of.
@@ -304,6 +306,9 @@ class _Search:
         given = [each for each in inputs if each not in graph.initializers]
         if given:
             return Reason(f"its {what} is computed from the input {given[0]!r}")
+        shapes = [each for each in self._origins(name, shapes=True)[0] if each not in inputs]
+        if shapes:
+            return Reason(f"its {what} is computed from the shape of the input {shapes[0]!r}")
         if inputs:
             text = f"its {what} is computed from {inputs[0]!r}, an input that callers may replace"
             return Reason(text, "remove it from the list of inputs")
@@ -328,8 +333,13 @@ class _Search:
             "compute it before export",
         )
 
-    def _origins(self, name: str) -> tuple[list[str], list[onnx.NodeProto]]:
-        """The inputs that a tensor depends on, and the nodes on the way, the nearest first."""
+    def _origins(
+        self, name: str, *, shapes: bool = False
+    ) -> tuple[list[str], list[onnx.NodeProto]]:
+        """The inputs that a tensor depends on, and the nodes on the way, the nearest first.
+
+        Inputs of which only the shape is read are among them only if ``shapes``.
+        """
         graph = self._graph
         inputs: list[str] = []
         makers: list[onnx.NodeProto] = []
@@ -342,6 +352,8 @@ class _Search:
                     inputs.append(tensor)
                 continue
             makers.append(graph.nodes[index])
+            if graph.nodes[index].op_type in _OF_SHAPES and not shapes:
+                continue
             read = {*graph.nodes[index].input, *graph.captures.get(index, ())} - seen - {""}
             seen |= read
             waiting += sorted(read)

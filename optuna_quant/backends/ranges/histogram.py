@@ -28,6 +28,9 @@ _LOG2_BINS = 12
 BINS_PER_SIDE = 1 << _LOG2_BINS
 """Bins on each side of zero; the larger extreme fills at least half of its side."""
 
+FINITE_MASK = "; a mask with finite values, such as -1e4, has one"
+"""What helps where infinity stands for what is masked."""
+
 # The smallest float32 subnormal is 2**-149: no value needs a finer grid than this one.
 _MIN_EXPONENT = -149 - _LOG2_BINS
 _SMALLEST = 2.0**-149
@@ -209,9 +212,10 @@ class StreamingHistogram:
     def _describe_bad(self, flat: NDArray[np.floating[Any]]) -> str:
         nans = int(np.count_nonzero(np.isnan(flat)))
         others = int(np.count_nonzero(~(np.abs(flat) <= _LARGEST))) - nans
+        cure = "" if nans else FINITE_MASK
         return (
             f"Tensor {self._name!r} holds {nans} NaN and {others} infinite (or beyond float32) "
-            f"values among {flat.size}, so it has no quantization range."
+            f"values among {flat.size}, so it has no quantization range{cure}."
         )
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.backends.ranges.histogram import FINITE_MASK
+
 
 if TYPE_CHECKING:
     from optuna_quant.backends.ranges.histogram import Histogram
@@ -59,13 +61,18 @@ def range_problem(tensor: str, histogram: Histogram) -> str | None:
         histogram:
             Its finite values.
     """
+    cure = ""
     if histogram.count == 0:
         seen = "is empty"
     elif max(-histogram.min, histogram.max) >= STANDS_FOR_INFINITY:
         largest = max(-histogram.min, histogram.max)
         seen = f"holds values as large as {largest:.3g}, which stand for infinity,"
+        cure = FINITE_MASK
     elif max(0.0, histogram.max) - min(0.0, histogram.min) < _SMALLEST_EXTENT:
         seen = "is zero"
     else:
         return None
-    return f"Tensor {tensor!r} {seen} in all calibration samples, so it has no quantization range."
+    return (
+        f"Tensor {tensor!r} {seen} in all calibration samples, so it has no quantization "
+        f"range{cure}."
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.torch_program.call import canonical
 
 
@@ -34,6 +35,7 @@ def attempts(
     if dynamic_shapes is not None:
         return [(wide, dynamic_shapes)]
     lengths = _text_lengths(wide)
+    _tell_short_texts(wide)
     attempts: list[tuple[Arguments, Any]] = [(wide, _free_axes(signature, wide, lengths))]
     if lengths:
         attempts.append((wide, _free_axes(signature, wide, frozenset())))
@@ -94,6 +96,17 @@ def _text_lengths(arguments: Arguments) -> frozenset[int]:
     leaves = (leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
     tokens = (x for x in leaves if x.dtype in (torch.int64, torch.int32) and x.ndim == 2)
     return frozenset(x.shape[1] for x in tokens if x.shape[1] > 1)
+
+
+def _tell_short_texts(arguments: Arguments) -> None:
+    """Warn of texts of one token, which look like texts that always have one."""
+    leaves = (leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
+    tokens = [x for x in leaves if x.dtype in (torch.int64, torch.int32) and x.ndim == 2]
+    if tokens and all(x.shape[1] == 1 for x in tokens):
+        warn_user(
+            "example_inputs are of length 1, which torch.export takes for the length of all "
+            "inputs: give a longer example if others have more."
+        )
 
 
 def _free_axes(

@@ -87,7 +87,8 @@ def export_program(
         TypeError:
             If ``module`` is neither of the two.
         ValueError:
-            If ``example_inputs`` are missing or do not fit, or the weights are not of 32 bits.
+            If ``example_inputs`` are missing or do not fit, the weights are not of 32 bits, or the
+            module is compiled.
     """
     signature: inspect.Signature | None = None
     names: tuple[str, ...] = ()
@@ -95,6 +96,11 @@ def export_program(
         program = module
         name = "the exported program"
         _check_weights(module.state_dict, name)
+    elif hasattr(module, "_orig_mod"):
+        raise ValueError(
+            "The module is compiled (torch.compile), so it cannot be exported: give the module "
+            "that was compiled."
+        )
     elif isinstance(module, torch.nn.Module):
         name = f"the module {type(module).__name__}"
         _check_weights(module.state_dict(), name)

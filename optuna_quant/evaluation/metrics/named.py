@@ -124,6 +124,9 @@ def _is_narrower(bounds: Bounds, own: Bounds | None) -> bool:
     return own[0] <= bounds[0] and bounds[1] <= own[1]
 
 
+_OF_LIKELIHOODS = ("perplexity", "ppl", "nll", "nll_loss", "loss")
+
+
 def metrics() -> dict[str, tuple[Score | CorpusScore, bool]]:
     """The metrics by name: the score of each sample or of all, and whether higher is better."""
     return {m.name: (m.score, m.higher_is_better) for m in _known()}
@@ -156,7 +159,7 @@ def _named(given: str) -> SampleMetric | CorpusMetric:
     if top is None:
         others = library_metric_names()
         raise ValueError(
-            f"There is no metric {given!r}.{did_you_mean(name, [*known, *others])} The metrics "
+            f"There is no metric {given!r}.{_meant(name, [*known, *others])} The metrics "
             f"are: {', '.join(known)}, and top<K> for any K; with scikit-learn "
             f"{', '.join(others)}. For any other, give a SampleMetric, or your own function as "
             "evaluate."
@@ -168,3 +171,14 @@ def _named(given: str) -> SampleMetric | CorpusMetric:
         bounds=(0.0, 1.0),
         margin=partial(topk_margin, k=k),
     )
+
+
+def _meant(name: str, known: list[str]) -> str:
+    """What an unknown name may stand for."""
+    if name in _OF_LIKELIHOODS:
+        return (
+            " The negative log-likelihood of classes is log_loss. For that of words, and for the "
+            "perplexity, give a SampleMetric or evaluate with higher_is_better=False, as the page "
+            "of the documentation on text shows."
+        )
+    return did_you_mean(name, known)

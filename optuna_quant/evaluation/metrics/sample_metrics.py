@@ -443,7 +443,8 @@ def _check_labels(what: str, labels: NDArray[Any]) -> None:
     if labels.dtype.kind not in "iubf":
         raise ValueError(
             f"{what} needs the labels as class numbers, from 0 on, but they are of the type "
-            f"{labels.dtype}."
+            f"{labels.dtype}, such as {str(labels.flat[0])!r}: give the place of each class in "
+            "the model's output, [NUMBERS[label] for label in labels]."
         )
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise ValueError(f"{what} needs a label for each sample, but one is NaN.")

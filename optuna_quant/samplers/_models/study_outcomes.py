@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._engine.sampled import PartialEvaluation
     from optuna_quant.samplers._engine.trial_history import Outcome
     from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.samplers._models.forbidden_options import Forbidden
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -154,8 +155,17 @@ class StudyOutcomes:
             found.append(((cost, not proven, outcome.number), BestKnown(config, cost, proven)))
         return min(found, key=lambda each: each[0])[1] if found else None
 
-    def own_models(self, history: TrialHistory) -> dict[object, float]:
-        """The different models that this search has tried, and the part that was seen of each."""
+    def own_models(
+        self, history: TrialHistory, *, using: Forbidden | None = None
+    ) -> dict[object, float]:
+        """The different models that this search has tried, and the part that was seen of each.
+
+        Args:
+            history:
+                The record.
+            using:
+                Count only those that use one of these options. Default: all.
+        """
         population = history.population
         seen: dict[object, float] = {}
         for outcome in history.outcomes.values():
@@ -164,15 +174,30 @@ class StudyOutcomes:
             # What others have tried is knowledge that costs nothing.
             if outcome.view is None or outcome.view.stage not in _OWN_STAGES:
                 continue
+            if using and not self._uses(outcome, using):
+                continue
             part = 1.0
             if population is not None and outcome.samples is not None:
                 part = min(1.0, outcome.samples / population.samples)
             seen[outcome.score, outcome.samples] = part
         return seen
 
-    def spent(self, history: TrialHistory) -> float:
-        """The cost of all candidates, in full evaluations; equal models count once."""
-        return sum(self.own_models(history).values())
+    def spent(self, history: TrialHistory, *, using: Forbidden | None = None) -> float:
+        """The cost of all candidates, in full evaluations; equal models count once.
+
+        Args:
+            history:
+                The record.
+            using:
+                Count only those that use one of these options. Default: all.
+        """
+        return sum(self.own_models(history, using=using).values())
+
+    def _uses(self, outcome: Outcome, options: Forbidden) -> bool:
+        if self._whole.key_from_params(outcome.params) is None:
+            return False
+        config = self._whole.config_from_params(outcome.params)
+        return any(config.ops[op].label in labels for op, labels in options.items())
 
     def _violation(self, history: TrialHistory, outcome: Outcome) -> float:
         baseline = history.baseline

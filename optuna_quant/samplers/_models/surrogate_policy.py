@@ -343,7 +343,8 @@ class SurrogatePolicy(Policy):
         for phase, forbidden in enumerate(self._phases.forbidden):
             if not self._phases.has_scores(history, phase):
                 return Decision(lacks=phase)
-            decision = self._step.next(history, claimed, model, forbidden, tools)
+            added = self._phases.forbidden[phase - 1] if phase else None
+            decision = self._step.next(history, claimed, model, forbidden, tools, added=added)
             if decision.proposal is not None and decision.answer is None:
                 break
         return decision

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
-# A search that goes on after its answer stops at this part of the gain that ends the first.
-_LAST_GAIN = 0.1
 # A cheaper configuration saves at least this part of the cost.
 _LEAST_SAVING = 1e-3
 
@@ -142,6 +140,8 @@ class SurrogateStep:
         model: LossModel,
         forbidden: Forbidden,
         tools: Tools,
+        *,
+        added: Forbidden | None = None,
     ) -> Decision:
         """The next step, if some options are not used.
 
@@ -156,6 +156,8 @@ class SurrogateStep:
                 The options that are not used.
             tools:
                 What finds configurations.
+            added:
+                The options that this phase of the search has beyond the one before. Default: all.
         """
         best = self._outcomes.best(history)
         beliefs = [
@@ -165,7 +167,7 @@ class SurrogateStep:
         ]
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
-        worth = self._worth.least_gain(history, best, model)
+        worth = self._worth.least_gain(history, best, model, added=added)
         if next_one is not None and gain >= worth and not self._worth.is_concluded(best):
             config = tools.candidates.polished(model, next_one.config, forbidden)
             known = config.key in claimed or history.outcomes.get(config.key) is not None
@@ -175,7 +177,7 @@ class SurrogateStep:
         if best is not None and not best.proven and best.config.key not in claimed:
             return Decision(self.proposal(best.config, ANSWER_STAGE, fidelity=FULL))
         answer = best.config.key if best is not None and best.proven else None
-        if gain < _LAST_GAIN * worth:
+        if gain < self._worth.last_gain(history, best, model, added=added):
             next_one = self._thorough(history, beliefs, self.reference(best))
         if next_one is not None:
             return Decision(self.proposal(next_one.config, SEARCH_STAGE), answer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.samplers._models.forbidden_options import Forbidden
     from optuna_quant.samplers._models.loss_model import LossModel
     from optuna_quant.samplers._models.prior_in_space import PriorInSpace
     from optuna_quant.samplers._models.study_outcomes import BestKnown
@@ -26,6 +27,10 @@ _GAIN_OF_ANOTHER_ANSWER = 3.0
 _PATIENCE_WITHOUT_ANSWER = 4.0
 _PATIENCE_WITHOUT_SCORES = 3.0
 _MOST_WORTH_WITHOUT_ANSWER, _MOST_IN_VAIN = 0.05, 40
+# As much as this is worth an evaluation whatever was spent, as long as that is within reason.
+_MOST_WORTH = 0.3
+# A search that goes on after its answer stops at this part of the gain that ends the first.
+_LAST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,68 @@ class EvaluationWorth:
     outcomes: StudyOutcomes
     prior: PriorInSpace | None
 
-    def least_gain(self, history: TrialHistory, best: BestKnown | None, model: LossModel) -> float:
+    def least_gain(
+        self,
+        history: TrialHistory,
+        best: BestKnown | None,
+        model: LossModel,
+        *,
+        added: Forbidden | None = None,
+    ) -> float:
         """The expected improvement that is worth one more evaluation, as a part of the best cost.
 
-        It grows with what was spent: a cheaper model is worth less than the time to find it.
+        It grows with what was spent: a cheaper model is worth less than the time to find it, but
+        what is expected to be much cheaper always is worth it, within reason.
+
+        Args:
+            history:
+                The record.
+            best:
+                The best so far.
+            model:
+                The model of the loss.
+            added:
+                The options that this phase of the search has beyond the one before. What was
+                spent without any of them has not been spent on this question. Default: all.
         """
+        worth = self._uncapped(history, best, model, added)
+        if len(self.outcomes.own_models(history)) < _MOST_IN_VAIN:
+            worth = min(worth, _MOST_WORTH)
+        return worth
+
+    def last_gain(
+        self,
+        history: TrialHistory,
+        best: BestKnown | None,
+        model: LossModel,
+        *,
+        added: Forbidden | None = None,
+    ) -> float:
+        """The same for a search that goes on although it has its answer, or gives up.
+
+        Args:
+            history:
+                The record.
+            best:
+                The best so far.
+            model:
+                The model of the loss.
+            added:
+                As for :meth:`least_gain`.
+        """
+        return _LAST_GAIN * self._uncapped(history, best, model, added)
+
+    def _uncapped(
+        self,
+        history: TrialHistory,
+        best: BestKnown | None,
+        model: LossModel,
+        added: Forbidden | None,
+    ) -> float:
         growth = _growth(history)
         per_e = growth.per_e * (_PATIENCE_WITHOUT_ANSWER if best is None else 1.0)
         per_e *= 1.0 if model.is_scored else _PATIENCE_WITHOUT_SCORES
-        spent = self._spent(history, best)
+        spent = self._spent(history, best, added)
         first = _FIRST_GAIN * self.min_gain
         worth = first * math.exp(min(max(0.0, spent - growth.free) / per_e, 50.0))
         if best is None and len(self.outcomes.own_models(history)) < _MOST_IN_VAIN:
@@ -78,9 +136,11 @@ class EvaluationWorth:
             return False
         return best.proven and best.config == self.prior.first
 
-    def _spent(self, history: TrialHistory, best: BestKnown | None) -> float:
+    def _spent(
+        self, history: TrialHistory, best: BestKnown | None, added: Forbidden | None
+    ) -> float:
         """The evaluations so far, in full evaluations."""
-        spent = self.outcomes.spent(history)
+        spent = self.outcomes.spent(history, using=added)
         if self.prior is not None and best is not None and best.config == self.prior.first:
             # What the earlier study has tried in vain is not worth as much again.
             spent += self.prior.fruitless * (1.0 if history.population is None else _PARTS_PER_E)

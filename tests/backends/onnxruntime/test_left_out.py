@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 import warnings
 
 import numpy as np
@@ -67,12 +68,29 @@ def too_large(m: Maker) -> str:
     return m.node("Slice", [wide, *bounds])
 
 
+def shape_of(m: Maker) -> str:
+    """The shape of another input, whose values do not matter."""
+    return m.node("Shape", [m.input("a", ["A", 8])])
+
+
 WEIGHTS: list[tuple[str, Callable[[Maker], str], str, str]] = [
     ("Gemm", lambda m: m.input("w", [8, 8]), "its weight is the input 'w'", ""),
     (
         "Gemm",
         lambda m: m.node("Relu", [m.input("w", [8, 8])]),
         "its weight is computed from the input 'w'",
+        "",
+    ),
+    (
+        "Gemm",
+        lambda m: m.node("Reshape", [m.node("Relu", [m.input("w", ["A", 8])]), shape_of(m)]),
+        "its weight is computed from the input 'w'",
+        "",
+    ),
+    (
+        "Gemm",
+        lambda m: m.node("Expand", [m.const(np.float32(1)), shape_of(m)]),
+        "its weight is computed from the shape of the input 'a'",
         "",
     ),
     (
@@ -337,6 +355,7 @@ def test_shown_float_weights() -> None:
         "2.1 MB of 3.4 MB stay in floats: LSTM 'b' 1.5 MB (only dynamic: dynamic), "
         "ops in fallback 300 kB, GRU 'a' 300 kB (there is no kernel)"
     )
+    assert "ops that were not tried quantized 300 kB" in str(replace(weights, was_searched=False))
     assert weights.is_worth_saying
     assert not FloatWeights(2_100, 3_400_000).is_worth_saying
     # The fallback has a line of its own.

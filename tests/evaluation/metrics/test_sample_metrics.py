@@ -181,6 +181,12 @@ def test_a_typo_is_told_the_nearest_name(name: str, meant: str) -> None:
         as_metric_of(name)
 
 
+@pytest.mark.parametrize("name", ["perplexity", "NLL"])
+def test_likelihoods_are_told_what_there_is(name: str) -> None:
+    with pytest.raises(ValueError, match="of classes is log_loss.* higher_is_better=False"):
+        as_metric_of(name)
+
+
 def test_top_of_any_number() -> None:
     found = as_metric_of("top12")
     assert isinstance(found, SampleMetric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
@@ -10,12 +11,15 @@ from optuna_quant.backends.onnxruntime.model.quantized_model import load_errors
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Collection
     from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.space.config import QuantConfig
 
 
 def simulated_ops(ops: Iterable[str], target: str) -> dict[str, ExecutedOp]:
@@ -60,3 +64,24 @@ def executed_in_candidate(
             session_options=options,
             external_data_dir=graph.base_dir,
         )
+
+
+def with_reasons(
+    executed: Mapping[str, ExecutedOp], config: QuantConfig, why_left_out: Callable[[str], str]
+) -> dict[str, ExecutedOp]:
+    """Say of the ops that could not be quantized as asked why that is.
+
+    Args:
+        executed:
+            What runs for each op.
+        config:
+            What was asked for.
+        why_left_out:
+            Gives the reason of an op; empty if there is none.
+    """
+    return {
+        op: replace(found, note=why_left_out(op))
+        if config.ops[op].is_quantized and not found.integer and why_left_out(op)
+        else found
+        for op, found in executed.items()
+    }

@@ -23,6 +23,11 @@ _DTYPES = {
     "tensor(float)": torch.float32,
 }
 
+_SAVE = (
+    'write it with result.save("model.onnx"), and load that with '
+    'onnxruntime.InferenceSession("model.onnx")'
+)
+
 
 class CalledSession(torch.nn.Module):
     """A quantized model in the place of the module that it was exported from.
@@ -58,6 +63,29 @@ class CalledSession(torch.nn.Module):
         return (
             f"inputs=[{', '.join(self._inputs)}], outputs=[{', '.join(self._form.output_names)}]"
         )
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name.startswith("_") or not hasattr(self.__dict__.get("session"), name):
+                raise
+            raise AttributeError(
+                f"This model is called as the module is, model(...), and has no {name}(): call "
+                f"it, or use the session of ONNX Runtime, model.session.{name}(...)."
+            ) from error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(f"A quantized model cannot be pickled: {_SAVE}.")
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """There is none.
+
+        Raises:
+            TypeError:
+                Always: the weights are in the session.
+        """
+        raise TypeError(f"A quantized model has no state_dict: {_SAVE}.")
 
     def train(self, mode: bool = True) -> CalledSession:
         """Nothing changes: a quantized model has no training mode."""

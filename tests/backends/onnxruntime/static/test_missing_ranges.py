@@ -112,6 +112,13 @@ CASES: dict[str, tuple[Callable[[], Case], set[str], str]] = {
 }
 
 
+# An op is told of the op that its tensor comes out of, by a name that users know.
+MADE_BY = {
+    ("where, -inf", "softmax"): r"infinite.*such as -1e4.* It comes out of the Where 'where'\.",
+    ("where, least", "softmax"): r"such as -1e4, has one\. It comes out of the Where 'where'\.",
+}
+
+
 def made(case: Case, op_types: Any = "all") -> tuple[OnnxRuntimeBackend, QuantConfig]:
     model, data, _ = case
     backend = OnnxRuntimeBackend(
@@ -148,6 +155,8 @@ def test_only_the_ops_around_the_tensor_stay_in_fp32(
     executed = backend.executed(config)
     floats = {op for op in config.ops if not executed[op].integer}
     assert left_out <= floats
+    for op in left_out:
+        assert re.search(MADE_BY.get((name, op), message), executed[op].note)
     matmuls = {op for op in config.ops if op not in left_out}
     assert not floats & matmuls
 

@@ -293,6 +293,27 @@ def test_what_is_called_can_be_copied_and_shown(net: ExportedModule) -> None:
     assert torch.equal(copy.deepcopy(model)(x), model(x))
 
 
+def test_what_is_called_says_how_it_is_saved_and_where_its_session_is(net: ExportedModule) -> None:
+    model: Any = called(net)
+    for use in (model.state_dict, lambda: copy.copy(model)):
+        with pytest.raises(TypeError, match=r"result\.save\(\"model\.onnx\"\)"):
+            use()
+    with pytest.raises(AttributeError, match=r"has no run\(\).* model\.session\.run\("):
+        model.run(None, {})
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        model.other  # noqa: B018
+
+
+def test_a_compiled_module_is_told_of() -> None:
+    with pytest.raises(ValueError, match="is compiled .* give the module that was compiled"):
+        export_module(torch.compile(nn.Linear(3, 2)), torch.zeros(2, 3))
+
+
+def test_a_text_of_one_token_is_told_of() -> None:
+    with pytest.warns(UserWarning, match="of length 1, .* give a longer example"):
+        export_module(nn.Embedding(9, 2), torch.zeros(2, 1, dtype=torch.int64))
+
+
 def test_a_failed_export_prints_no_graph(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModuleExportError):
         export_module(DependsOnValues(), torch.zeros(2, 3))

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 import optuna_quant
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.torch_export import export_module
 
 
@@ -127,3 +128,31 @@ def test_a_module_without_an_example_is_refused_before_anything_else(net: Any) -
 def test_an_example_without_a_module_is_refused() -> None:
     with pytest.raises(ValueError, match=r"example_inputs is for a torch\.nn\.Module, but .*str"):
         optuna_quant.tune("model.onnx", example_inputs=(1,), evaluate=lambda m: 1.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("net.pt", r"is str: make the module and load 'net\.pt' into it"),
+        (torch.nn.Linear(3, 2).state_dict(), "is OrderedDict: make the module and load these"),
+        (torch.nn.Linear, r"is type: give an instance, Linear\(\.\.\.\)"),
+        ("net.onnx", "is str, an ONNX file is taken without them"),
+    ],
+)
+def test_what_is_no_module_is_told_how_to_become_one(model: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        optuna_quant.tune(model, example_inputs=torch.zeros(2, 3), evaluate=lambda model: 0.0)
+
+
+def test_data_are_evaluated_with_what_is_called_as_well() -> None:
+    torch.manual_seed(0)
+    exported = export_module(torch.nn.Linear(3, 2), torch.zeros(2, 3))
+    backend = OnnxRuntimeBackend(exported, approach="dynamic")
+    model = backend.quantize(backend.tuning_space().fp32())
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    evaluation = optuna_quant.DataEvaluation((x, np.zeros(20, np.int64)), "accuracy")
+    assert evaluation(model.native()) == evaluation(model)
+    with pytest.raises(TypeError, match="got the path 'a.onnx': give result.model()"):
+        evaluation("a.onnx")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got Linear: give result.model()"):
+        evaluation(torch.nn.Linear(3, 2))
