@@ -11,6 +11,7 @@ import torch_modules as modules
 
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.torch import TorchBackend
+from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
 from optuna_quant.testing import BlocksTestCase
 from optuna_quant.testing import CalibrationTestCase
@@ -30,6 +31,13 @@ class _Torch:
     def make_other_backend(self) -> Callable[[], Backend]:
         net, x = modules.convnet(), 2 * modules.samples(30, 2, 8, 8)
         return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
+
+    @pytest.fixture
+    def space(self, backend: Backend) -> TuningSpace:
+        # Options that differ in ranges alone run the same, and each model is lowered.
+        return backend.tuning_space(
+            op_type_dict={".*": {"activation": {"algorithm": ["minmax"], "scheme": ["asym"]}}}
+        )
 
 
 class TestTorch(_Torch, BackendTestCase, ModelTestCase, CalibrationTestCase):

@@ -37,7 +37,8 @@ def has_compiler() -> bool:
 def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
     """Compile a program in reference form; it happens at the first call.
 
-    Without a C++ compiler the program runs as it is, which is said.
+    Without a C++ compiler, or where PyTorch's compiler fails, the program runs as it is, which is
+    said.
 
     Args:
         graph:
@@ -49,14 +50,22 @@ def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
             "torch.compile."
         )
         return graph
+    from torch._dynamo.exc import TorchDynamoException
     from torch._inductor import config
 
     load_passes()
-    function = torch.compile(graph, dynamic=None)
+    functions: list[Callable[..., Sequence[Any]]] = [torch.compile(graph, dynamic=None)]
 
     def run(*args: Any) -> Sequence[Any]:
         with torch.no_grad(), quiet_torchao(), config.patch(freezing=True):
-            found: Sequence[Any] = function(*args)
-        return found
+            try:
+                return functions[-1](*args)
+            except TorchDynamoException as error:
+                reason = str(error).strip().splitlines()[0]
+                _logger.warning(
+                    f"PyTorch does not compile the program, which runs uncompiled: {reason}"
+                )
+                functions.append(graph)
+                return graph(*args)  # type: ignore[no-any-return]
 
     return run

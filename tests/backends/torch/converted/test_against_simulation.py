@@ -62,7 +62,7 @@ _FEW_BITS = (
 )
 
 
-@pytest.mark.parametrize("name", ["block", "tied"])
+@pytest.mark.parametrize("name", [pytest.param("block", marks=pytest.mark.slow), "tied"])
 def test_programs_with_weights_of_few_bits(name: str) -> None:
     it = ready(name, "weight_only")
     for label in _FEW_BITS:

@@ -15,6 +15,7 @@ from converted_modules import ready  # noqa: E402
 from optuna_quant.backends.torch import TorchBackend  # noqa: E402
 from optuna_quant.backends.torch.converted import torchao_passes  # noqa: E402
 from optuna_quant.backends.torch.converted.comparing import compare  # noqa: E402
+from optuna_quant.backends.torch.converted.compiling import has_compiler  # noqa: E402
 from optuna_quant.space.config import OpConfig  # noqa: E402
 from optuna_quant.space.config import QuantConfig  # noqa: E402
 
@@ -131,3 +132,27 @@ def test_a_weight_that_a_kernel_would_read_beyond_has_none(inputs: int) -> None:
     )
     kernel = backend.executed(config)[op.name].kernel
     assert ("int8pack" in kernel) == (inputs % 16 == 0)
+
+
+def test_a_program_that_does_not_compile_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not has_compiler():
+        pytest.skip("There is no C++ compiler.")
+
+    def refuse(graph: object, **_: object) -> object:
+        def run(*args: object) -> object:
+            raise torch._dynamo.exc.BackendCompilerFailed(refuse, RuntimeError("no pattern"), None)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    it = ready("chain", "dynamic")
+    model = it.backend.quantize(it.config("dynamic"))
+    optuna.logging.enable_propagation()
+    try:
+        found = compare(it.backend.simulated(it.config("dynamic")), model.compiled(), it.feeds())
+    finally:
+        optuna.logging.disable_propagation()
+    assert found.relative < 0.01
+    assert caplog.text.count("does not compile the program, which runs uncompiled") == 1

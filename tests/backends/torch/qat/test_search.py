@@ -40,6 +40,7 @@ def train(model: nn.Module, run: TrainingRun) -> None:
         run.report(accuracy(model), epoch)
 
 
+@pytest.mark.slow  # Trains tens of models.
 def test_learning_rates_are_searched_with_the_options_and_trials_are_pruned() -> None:
     backend = qat_backend(train)
     space = backend.tuning_space(op_type_dict=FEW_BITS)
@@ -67,6 +68,7 @@ def test_learning_rates_are_searched_with_the_options_and_trials_are_pruned() ->
 
 
 @pytest.mark.parametrize("strategy", ["basic", "surrogate", "tpe", "random"])
+@pytest.mark.slow  # Trains tens of models.
 def test_strategies_go_on_after_pruned_trainings(strategy: str) -> None:
     """A pruned configuration is not tried again, and is no answer."""
     backend = qat_backend(Training(train, pruner=_FirstOnes()))
