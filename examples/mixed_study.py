@@ -25,7 +25,7 @@ from optuna_quant import ExitPolicy
 from optuna_quant import TuningSpace
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.selection.answer import best_met_trial
+from optuna_quant.selection import best_met_trial
 
 
 DIGITS = Path(__file__).parent / "digits"

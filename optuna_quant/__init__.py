@@ -98,15 +98,52 @@ _HOME = {
     "tune": "tuning.api",
 }
 
+_PACKAGES = (
+    "backends",
+    "callbacks",
+    "compat",
+    "costs",
+    "criteria",
+    "dashboard",
+    "data",
+    "evaluation",
+    "pruners",
+    "report",
+    "samplers",
+    "selection",
+    "sequential",
+    "space",
+    "storages",
+    "study",
+    "testing",
+    "tuning",
+    "visualization",
+    "workers",
+)
+
+_OF_NEURAL_COMPRESSOR = {
+    "PostTrainingQuantConfig": "optuna_quant.compat.inc.load() reads it as neural-compressor has "
+    "it, or a dictionary with its fields",
+    "quantization": "optuna_quant.tune() is quantization.fit(), and takes the options of "
+    "PostTrainingQuantConfig: optuna_quant.compat.inc.load() reads one",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module when it is used first."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name from its module, or a package, when it is used first."""
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _OF_NEURAL_COMPRESSOR:
+        # Of an AttributeError, "from optuna_quant import NAME" would show no message.
+        raise ImportError(
+            f"optuna_quant has no {name}: {_OF_NEURAL_COMPRESSOR[name]}. See docs/migrating.md."
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *_HOME, *_PACKAGES})

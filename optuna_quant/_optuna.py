@@ -32,6 +32,7 @@ from optuna.storages import RDBStorage
 from optuna.storages import _CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat as BaseHeartbeat
 from optuna.storages.journal import JournalRedisBackend
+from optuna.trial import Trial
 from optuna.trial import TrialState
 
 
@@ -164,6 +165,19 @@ def latest_trial(trial: optuna.Trial) -> FrozenTrial:
             attrs = storage.get_trial_system_attrs(trial._trial_id)
         latest.system_attrs = attrs
     return latest
+
+
+def given_value(trial: optuna.trial.BaseTrial, name: str) -> object:
+    """The value of a parameter with which a trial was enqueued; :obj:`None` if with none."""
+    if not isinstance(trial, Trial):
+        return None
+    attrs = trial.study._storage.get_trial_system_attrs(trial._trial_id)
+    return attrs.get("fixed_params", {}).get(name)
+
+
+def is_stopping(study: optuna.Study) -> bool:
+    """Whether ``study.stop`` was called in this process, and other threads end their trials."""
+    return bool(study._stop_flag)
 
 
 # Storages.

@@ -289,3 +289,20 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, but got {value!r}.")
     return float(value)
+
+
+def check_is_criterion(given: object) -> None:
+    """Refuse what stands in the place of a criterion.
+
+    Raises:
+        TypeError:
+            If it is none.
+    """
+    if isinstance(given, AccuracyCriterion):
+        return
+    hint = "such as AccuracyCriterion(tolerable_loss=0.01)"
+    if isinstance(given, Real) and not isinstance(given, bool):
+        hint = f"as AccuracyCriterion(tolerable_loss={given!r})"
+    elif given is AccuracyCriterion:
+        hint = "and not the class: AccuracyCriterion()"
+    raise TypeError(f"criterion must be an AccuracyCriterion, {hint}, but got {given!r}.")

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+import importlib
 import os
 from pathlib import Path
 import re
@@ -247,6 +248,31 @@ def test_imports_of_a_program_of_the_docs_exist(path: Path) -> None:
             defined = (DOCS / f"{node.module}.py").read_text()
             for name in (alias.name for alias in node.names):
                 assert re.search(rf"^(def |class )?{name}\b", defined, re.M), (path.name, name)
+
+
+def own_imports(text: str) -> set[tuple[str, str]]:
+    """What the blocks of Python of a page import from the package."""
+    found = set()
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        statement = r"^from (optuna_quant[\w.]*) import (?:\(([^)]*)\)|([^(\n]+))$"
+        for module, inside, line in re.findall(statement, block, re.M):
+            names = re.sub(r"#.*", "", inside or line).split(",")
+            found |= {(module, name.split(" as ")[0].strip()) for name in names if name.strip()}
+    return found
+
+
+@pytest.mark.parametrize("path", all_pages(), ids=lambda path: path.name)
+def test_what_pages_import_exists(path: Path) -> None:
+    for module, name in sorted(own_imports(path.read_text())):
+        if not hasattr(importlib.import_module(module), name):
+            importlib.import_module(f"{module}.{name}")
+
+
+def test_imports_of_a_page_are_found() -> None:
+    block = "from optuna_quant.a import (\n    b,  # x, y\n    c,\n)\nfrom optuna_quant import d\n"
+    page = f"```python\n{block}```\nfrom optuna_quant import e\n"
+    module = "optuna_quant.a"
+    assert own_imports(page) == {(module, "b"), (module, "c"), ("optuna_quant", "d")}
 
 
 @pytest.mark.parametrize(

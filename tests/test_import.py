@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 import subprocess
 import sys
 
@@ -32,6 +33,36 @@ def test_import_is_light() -> None:
 def test_public_names_exist(name: str) -> None:
     assert getattr(optuna_quant, name) is not None
     assert name in dir(optuna_quant)
+
+
+def test_packages_need_no_import_of_their_own() -> None:
+    code = (
+        "import optuna_quant as q;"
+        "print(q.samplers.BasicQuantSampler.__name__, q.selection.best_met_trial.__name__,"
+        " q.compat.inc.load.__name__, q.visualization.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        "BasicQuantSampler",
+        "best_met_trial",
+        "load",
+        "optuna_quant.visualization",
+    ]
+
+
+def test_every_public_package_is_an_attribute() -> None:
+    folder = Path(optuna_quant.__file__).parent
+    there = {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"}
+    packages = {name for name in there if not name.startswith("_")} - {"cli"}
+    assert packages <= set(dir(optuna_quant))
+    for name in packages:
+        assert getattr(optuna_quant, name).__name__ == f"optuna_quant.{name}"
+
+
+@pytest.mark.parametrize("name", ["PostTrainingQuantConfig", "quantization"])
+def test_names_of_neural_compressor_lead_to_its_reader(name: str) -> None:
+    with pytest.raises(ImportError, match=r"optuna_quant\.compat\.inc\.load\(\)"):
+        exec(f"from optuna_quant import {name}")
 
 
 def test_unknown_name() -> None:

@@ -7,6 +7,7 @@ import difflib
 
 
 _SIMILAR = 0.6
+_SHORTEST_START = 3
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -26,6 +27,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def nearest_names(word: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The few names that are most like a word, the nearest first; empty if none is much like it.
 
+    A name that begins with the word, as ``accuracy`` with ``acc``, comes before others.
+
     Args:
         word:
             What was given.
@@ -35,8 +38,11 @@ def nearest_names(word: str, known: Iterable[str], most: int = 3) -> list[str]:
             How many at most.
     """
     names = {name.lower(): name for name in reversed(list(known))}
-    found = difflib.get_close_matches(word.lower(), names, n=most, cutoff=_SIMILAR)
-    return [names[each] for each in found]
+    given = word.lower()
+    started = [name for name in names if name.startswith(given)]
+    found = sorted(started, key=len) if len(given) >= _SHORTEST_START else []
+    found += difflib.get_close_matches(given, names, n=most + len(found), cutoff=_SIMILAR)
+    return [names[each] for each in dict.fromkeys(found)][:most]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,11 +8,14 @@ import copy
 from dataclasses import dataclass
 import enum
 import math
+import threading
 from typing import TYPE_CHECKING
+from typing import Any
 
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
+from optuna_quant import _optuna
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.callbacks.limits import check_limits
 from optuna_quant.costs.objective import LATENCY
@@ -21,6 +24,7 @@ from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import check_is_criterion
 from optuna_quant.criteria import check_one_criterion
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers._engine.contract import TellsAnswers
@@ -155,6 +159,7 @@ class ExitPolicy:
         objective: ObjectiveLike = OPS,
         stop_at_first: bool | None = None,
     ) -> None:
+        check_is_criterion(criterion)
         check_limits(timeout, max_trials, stop_at_first)
         self._criterion = criterion
         self._timeout = timeout or None  # 0 is no limit of time.
@@ -162,6 +167,16 @@ class ExitPolicy:
         self._objective = as_objective(objective)
         self._stop_at_first = timeout == 0 if stop_at_first is None else stop_at_first
         self._no_gain: str | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     @property
     def criterion(self) -> AccuracyCriterion:
@@ -223,22 +238,26 @@ class ExitPolicy:
             self._look_into_failures(study)
             return False
         keep_reason(study, stop)
-        _logger.info(self._unsaid(study, trial, stop))
-        study.stop()
+        with self._lock:
+            unsaid = self._unsaid(study, trial, stop)
+            if unsaid is not None:
+                _logger.info(unsaid)
+            study.stop()
         return True
 
-    def _unsaid(self, study: optuna.Study, trial: FrozenTrial, stop: Stop) -> str:
-        """What is to be logged of a decision: not again what a sampler of ours has just said."""
+    def _unsaid(self, study: optuna.Study, trial: FrozenTrial, stop: Stop) -> str | None:
+        """What is to be logged of a decision: not again what another thread has said.
+
+        Nor what a sampler of ours has just said.
+        """
         sampler = study.sampler
-        if (
-            stop.reason == StopReason.EXHAUSTED
-            and isinstance(sampler, QuantSampler)
-            and sampler.has_stopped(study, trial.number)
-        ):
+        if isinstance(sampler, QuantSampler) and sampler.has_stopped(study, trial.number):
+            if stop.reason != StopReason.EXHAUSTED:
+                return stop.message
             return self._best_message(
                 candidates(study, self._criterion), study.get_trials(deepcopy=False)
             )
-        return stop.message
+        return None if _optuna.is_stopping(study) else stop.message
 
     def decide(self, study: optuna.Study) -> Stop | None:
         """Whether to stop now, and why; :obj:`None` to go on. It changes nothing.

@@ -254,11 +254,13 @@ def shown_gain(study: optuna.Study, best: Candidate, objective: Objective) -> st
     if not 0 < fp32 < math.inf:
         return objective.show(cost)
     part = f"{cost / fp32:.2g}"
+    if len(objective.measures) > 1:  # Weighted: the cost is itself a part of that of FP32.
+        return objective.show(cost)
     if objective.measures == (LATENCY,):
         return f"{part} of FP32's time (predicted)"
     if objective.measures == (SIZE,):
         return f"{objective.show(cost)}, {part} of FP32's size"
-    return f"{objective.show(cost)}, {part} of FP32's"
+    return f"{objective.show(cost)}, {part} of FP32"
 
 
 def _fp32_cost(study: optuna.Study, objective: Objective) -> float:

@@ -137,7 +137,8 @@ def _changes(config: QuantConfig, than: Reference) -> list[str]:
         if op in than.config.ops and op not in {*more, *fewer} and option != than.config.ops[op]
     }
     if changed:
-        what = "others changed" if parts else f"changed from {trial}"
+        others = "other changed" if len(changed) == 1 else "others changed"
+        what = others if parts else f"changed from {trial}"
         parts.append(f"{len(changed)} {what} ({_shown_all(changed)})")
     return parts if parts or config != than.config else [f"as {trial}"]
 

@@ -2,3 +2,10 @@
 
 May import: `visualization` and what is below it.
 """
+
+from __future__ import annotations
+
+from optuna_quant.compat import inc
+
+
+__all__ = ["inc"]

@@ -27,8 +27,16 @@ _RECIPES: Mapping[str, object] = MappingProxyType(
         "weight_correction": False,
     }
 )
-# What is not tried if the user says so.
-_OFF = ("fast_bias_correction", "smooth_quant", "weight_correction")
+# What the user may write although it is the default there: a method that is off is not tried
+# then, and Gemm is rewritten only on request here.
+_COUNTS_IF_WRITTEN = frozenset(
+    {
+        ("fast_bias_correction", False),
+        ("gemm_to_matmul", True),
+        ("smooth_quant", False),
+        ("weight_correction", False),
+    }
+)
 _RECIPES_ELSEWHERE = ("layer_wise_quant", "layer_wise_quant_args")
 _FIXED = "its settings are fixed, see docs/migrating.md"
 # What to do instead.
@@ -60,8 +68,8 @@ def recipe_options(given: object, warn: Warn, *, is_written: bool = False) -> di
         warn:
             Notes a warning.
         is_written:
-            Whether all that is there was written by the user: then a method that is off stays
-            off. An object has the defaults as well.
+            Whether all that is there was written by the user: then a default counts as well where
+            something else would be done without it. An object holds all defaults.
 
     Raises:
         TypeError:
@@ -92,7 +100,7 @@ def recipe_options(given: object, warn: Warn, *, is_written: bool = False) -> di
         for name, value in given.items()
         if name in _RECIPES
         and value is not None
-        and (value != _RECIPES[name] or (is_written and name in _OFF and value is False))
+        and (value != _RECIPES[name] or (is_written and _counts_if_written(name, value)))
     }
     args = found.pop("smooth_quant_args", None)
     if args and found.get("smooth_quant"):
@@ -104,6 +112,10 @@ def recipe_options(given: object, warn: Warn, *, is_written: bool = False) -> di
         kept = _smooth_quant_args(args, warn)
         found |= {"smooth_quant_args": kept} if kept else {}
     return found
+
+
+def _counts_if_written(name: str, value: object) -> bool:
+    return isinstance(value, bool) and (name, value) in _COUNTS_IF_WRITTEN
 
 
 def _smooth_quant_args(given: Mapping[str, Any], warn: Warn) -> dict[str, Any]:

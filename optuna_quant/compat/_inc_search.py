@@ -12,6 +12,7 @@ from optuna_quant.compat._inc_fields import Warn
 from optuna_quant.compat._inc_fields import part_of
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.tuning.options.criterion import TuningCriterion
+from optuna_quant.tuning.strategies import choose_strategy
 
 
 _MEASURES = MappingProxyType({"performance": "latency", "modelsize": "size", "footprint": "size"})
@@ -84,6 +85,7 @@ def search_options(fields: Mapping[str, Any], *, same_order: bool, warn: Warn) -
             "does not count; with quant_level=1 it does."
         )
         kwargs = {name: value for name, value in kwargs.items() if name == "compat"}
+    choose_strategy(None, found.get("strategy"))  # Refuses a name that does not exist.
     found |= {"strategy_kwargs": kwargs, "objective": objective}
     found = {name: value for name, value in found.items() if value not in (None, {})}
     # Of these None says something: no limit.

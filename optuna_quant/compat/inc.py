@@ -16,6 +16,7 @@ from optuna_quant.compat._inc_fields import fields_of
 from optuna_quant.compat._inc_recipes import recipe_options
 from optuna_quant.compat._inc_search import accuracy_options
 from optuna_quant.compat._inc_search import search_options
+from optuna_quant.space.narrowing import check_op_dict
 
 
 _TARGETS = MappingProxyType({"onnxrt_cuda_ep": "cuda", "onnxrt_trt_ep": "tensorrt"})
@@ -70,6 +71,8 @@ def load(conf: object, *, same_order: bool = False) -> dict[str, Any]:
     options |= accuracy_options(fields)
     options |= search_options(fields, same_order=same_order, warn=said.append)
     options |= _device(fields, said.append)
+    for name in ("op_type_dict", "op_name_dict"):
+        check_op_dict(name, fields[name])
     options |= {
         name: fields[name]
         for name in ("op_type_dict", "op_name_dict", "reduce_range")

@@ -88,7 +88,7 @@ def _about_best(
     lines = [f"- **{title}**: {shown} ({said})"]
     gain = shown_gain(best.measures(overview.objective), overview.fp32)
     if gain:
-        lines += [f"- **Gain**: {gain}"]
+        lines += [f"- **Costs**: {gain}"]
     if space is not None:
         try:
             config = space.config_from_params(best.view.known_params)

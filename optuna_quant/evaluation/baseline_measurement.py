@@ -11,6 +11,7 @@ from typing import Any
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
+from optuna_quant.backends.base import native_of
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.function import GivenScores
 from optuna_quant.evaluation.sampled import measure_baseline
@@ -134,23 +135,24 @@ class BaselineMeasurement:
     def _measure(self, trial: optuna.Trial, written: TrialRecord | None) -> float:
         _logger.info("Measuring the baseline: the metric of the FP32 model.")
         setup, study = self._setup, trial.study
+        model: Model | None = None
         try:
-            model = setup.backend.quantize(setup.fp32)
+            model = built = setup.backend.quantize(setup.fp32)
             returned, population = self._guarded.run(
                 trial,
-                lambda check: self._evaluate(trial, model, check),
+                lambda check: self._evaluate(trial, built, check),
                 can_be_asked=self._samples.can_stop(study),
                 of_baseline=True,
             )
         except Exception as error:
-            hint = _hint_of_arrays(error)
+            hint = _hint_of_arrays(error) or self._hint_of_model(error, model)
             self._error = BaselineError(
                 f"The FP32 model could not be evaluated: {shown(error)}{hint}"
             )
             raise self._error from error
         value = self._checked(returned)
         if written is not None:
-            written.describe(model)
+            written.describe(built)
 
         keep_warnings(study, getattr(setup.evaluate, "warnings", ()))
 
@@ -164,6 +166,19 @@ class BaselineMeasurement:
             self._studies.started(study)
         _logger.info(f"The metric of the FP32 model is {kept.value}.")
         return kept.value
+
+    def _hint_of_model(self, error: Exception, model: Model | None) -> str:
+        """What to do where a function takes what it is given for a model; empty otherwise."""
+        is_of_types = isinstance(error, TypeError | AttributeError)
+        if not is_of_types or not isinstance(self._setup.evaluate, FunctionEvaluation):
+            return ""
+        kind = type(native_of(model)).__name__
+        if model is None or kind not in str(error):
+            return ""
+        return (
+            f" (evaluate gets the {kind} that runs the model, and not the model itself: use it as "
+            "it is.)"
+        )
 
     def _checked(self, returned: object) -> float:
         criterion = self._setup.criterion

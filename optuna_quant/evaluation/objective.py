@@ -11,6 +11,7 @@ from optuna.exceptions import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 
 from optuna_quant.backends.base import TrainsCandidates
+from optuna_quant.evaluation.arguments import check_arguments
 from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
 from optuna_quant.evaluation.candidate_measurement import CandidateError
 from optuna_quant.evaluation.candidate_measurement import CandidateMeasurement
@@ -61,7 +62,7 @@ class QuantObjective:
     result is held against the baseline, and the criterion is written to the trial as the
     constraints ``accuracy`` and ``quantized``, so that ``study.best_trial`` has the best metric
     among the models that are quantized and good enough. The cheapest of them is
-    :func:`~optuna_quant.selection.answer.best_met_trial`. A study with several objectives is for
+    :func:`~optuna_quant.selection.best_met_trial`. A study with several objectives is for
     :class:`~optuna_quant.ParetoObjective`.
 
     The baseline, the FP32 model's metric, is measured once per study: by the trial that a sampler
@@ -136,7 +137,7 @@ class QuantObjective:
 
     Raises:
         TypeError:
-            If ``evaluation_timeout`` is no number.
+            If an argument has another type.
         ValueError:
             If ``wait_timeout`` or ``grace_period`` is negative, or ``evaluation_timeout`` is not
             positive.
@@ -162,6 +163,7 @@ class QuantObjective:
         constrain: bool = True,
         annotate: Callable[[optuna.Trial], None] | None = None,
     ) -> None:
+        check_arguments("QuantObjective", backend, space, evaluate, criterion)
         _check_direction(evaluate, criterion)
         if isinstance(backend, TrainsCandidates):
             backend.trains(space.default())  # It says what it lacks.

@@ -15,6 +15,7 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import ObjectiveLike
 from optuna_quant.costs.objective import as_objective
+from optuna_quant.evaluation.arguments import check_arguments
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.study.trial_view import TrialView
@@ -90,6 +91,7 @@ class ParetoObjective:
         constrain: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_arguments("ParetoObjective", backend, space, evaluate, criterion)
         several = isinstance(objectives, list | tuple)
         given: list[Any] = list(objectives) if several else [objectives]  # type: ignore[arg-type]
         if not given:

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant.criteria import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import check_is_criterion
 from optuna_quant.pruners._watched import Watched
 from optuna_quant.sequential import Decision
 from optuna_quant.sequential.methods import check_error_probability
@@ -119,8 +120,7 @@ class AccuracyPruner(BasePruner):
         method: str = "paired",
         bounds: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        if not isinstance(criterion, AccuracyCriterion):
-            raise TypeError(f"criterion must be an AccuracyCriterion, but got {criterion!r}.")
+        check_is_criterion(criterion)
         try:
             low, high = sorted(map(float, bounds))
         except (TypeError, ValueError):

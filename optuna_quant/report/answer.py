@@ -101,6 +101,7 @@ def answer_facts(result: Outcome) -> AnswerFacts | None:
         runs=ops_line(result),
         recipes={name: str(value) for name, value in config.recipes.items()},
         calibration_size=config.calibration_size,
+        other_params=view.other_params,
         note=result.note,
         batches=None if result.batches is None else str(result.batches),
         second_evaluation=_second_evaluation(result),

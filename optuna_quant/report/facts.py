@@ -130,6 +130,7 @@ class AnswerFacts:
     runs: str
     recipes: Mapping[str, str]
     calibration_size: int | None
+    other_params: Mapping[str, object]
     note: str | None
     batches: str | None
     second_evaluation: SecondEvaluationFacts | None
@@ -216,6 +217,7 @@ class TrialFacts:
     seconds: float | None
     reused_from: int | None
     continues: int | None
+    other_params: Mapping[str, object]
     reason: str | None
 
 

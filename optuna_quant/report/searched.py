@@ -105,6 +105,7 @@ def _trial_facts(view: TrialView, result: Outcome) -> TrialFacts:
         seconds=_seconds(view),
         reused_from=view.reused_from,
         continues=view.continues,
+        other_params=view.other_params,
         reason=view.failure or (None if evidence is None else evidence.reason),
     )
 

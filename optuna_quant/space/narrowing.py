@@ -211,12 +211,14 @@ def _check_unmatched(
                 f"A key is a regular expression that must match the whole {kind}."
             )
         warn_user(
-            f"{source}[{pattern!r}] matches no op and is ignored; the op {kind}s are {have}."
+            f"{source}[{pattern!r}] matches no op that is tuned and is ignored; the {kind}s of "
+            f"those are {have}."
         )
 
 
 def _nearest(pattern: str, tuned: Sequence[str], names: Sequence[str]) -> str:
-    return did_you_mean(pattern, tuned) or did_you_mean(pattern, names)
+    # An op that is tuned, unless the name of another one is nearer.
+    return did_you_mean(pattern, dict.fromkeys((*tuned, *names)))
 
 
 def _prefix_meant(pattern: str, names: Sequence[str]) -> str:
@@ -225,7 +227,26 @@ def _prefix_meant(pattern: str, names: Sequence[str]) -> str:
     if not within:
         return ""
     meant = rf"{re.escape(pattern)}[./].*"
-    return f" For the {len(within)} ops in it write {meant!r}."
+    ops = "op" if len(within) == 1 else f"{len(within)} ops"
+    return f" For the {ops} in it write {meant!r}."
+
+
+def check_op_dict(source: str, op_dict: OpDict | None) -> None:
+    """Refuse what an ``op_type_dict`` or ``op_name_dict`` can mean for no model.
+
+    Args:
+        source:
+            Which of them it is.
+        op_dict:
+            The dictionary.
+
+    Raises:
+        ValueError:
+            If it has another shape, or a value that no backend of this package has.
+    """
+    # Names need not be regular expressions, and which there are only a model tells.
+    exact = op_dict if source == "op_name_dict" and op_dict is not None else ()
+    _check_values(parse_wishes(source, op_dict, exact=exact), ())
 
 
 def _check_values(wishes: Sequence[Wish], ops: Sequence[Op]) -> None:

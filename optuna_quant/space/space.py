@@ -18,6 +18,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 
+from optuna_quant import _optuna
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
@@ -185,9 +186,7 @@ class TuningSpace:
         an enclosing :func:`~optuna_quant.storages.write_buffer.buffered_writes`.
         """
         with buffered_writes(trial):
-            params = {
-                p.name: trial.suggest_categorical(p.name, p.choices) for p in self.parameters
-            }
+            params = {p.name: _suggested(trial, p.name, p.choices) for p in self.parameters}
         return self.config_from_params(params)
 
     @cached_property
@@ -373,6 +372,26 @@ class TuningSpace:
             different settings), and ``fallback``.
         """
         return space_frame(self.tunables, self.parameter_name)
+
+
+def _suggested(trial: optuna.trial.BaseTrial, name: str, choices: Sequence[RecipeValue]) -> Any:
+    """The choice of a trial for a parameter.
+
+    Raises:
+        ValueError:
+            If the trial is given a value that is none of the choices, as by ``enqueue_trial``.
+    """
+    try:
+        return trial.suggest_categorical(name, choices)
+    except ValueError as error:
+        given = _optuna.given_value(trial, name)
+        if given is None or given in choices:
+            raise
+        known = ", ".join(map(repr, choices))
+        raise ValueError(
+            f"Trial {trial.number} was enqueued with {name!r} = {given!r}, which is not one of "
+            f"its choices in the tuning space: {known}."
+        ) from error
 
 
 def _quantized_first(options: Sequence[OpConfig]) -> tuple[OpConfig, ...]:

@@ -34,6 +34,7 @@ _logger = get_logger(__name__)
 
 _BLOCK_BYTES = 1 << 16
 _JOURNAL_BEGINS = b'{"op_code":'
+_SQLITE_BEGINS = b"SQLite format 3\0"
 _SAY_SECONDS = 5.0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -44,12 +45,7 @@ def open_journal(path: Path) -> BaseStorage:
     if path.is_dir():
         raise ValueError("it is a folder; give a file in it.")
     if path.exists() and path.stat().st_size:
-        with path.open("rb") as file:
-            if not file.read(len(_JOURNAL_BEGINS)).startswith(_JOURNAL_BEGINS):
-                raise ValueError(
-                    "this file exists and is not a journal of Optuna. Choose another file, or "
-                    "delete it."
-                )
+        _check_start(path)
     lock = _mended(path)
     try:
         return JournalStorage(JournalFile(path, lock))
@@ -58,6 +54,19 @@ def open_journal(path: Path) -> BaseStorage:
             f"the entries of the journal {str(path)!r} contradict each other: it was edited, or "
             "comes from another version of Optuna. Choose another file."
         ) from error
+
+
+def _check_start(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(max(len(_JOURNAL_BEGINS), len(_SQLITE_BEGINS)))
+    if start.startswith(_SQLITE_BEGINS):
+        raise ValueError(
+            f"it is an SQLite database, and a path names a journal. Write sqlite:///{path}"
+        )
+    if not start.startswith(_JOURNAL_BEGINS):
+        raise ValueError(
+            "this file exists and is not a journal of Optuna. Choose another file, or delete it."
+        )
 
 
 def _mended(path: Path) -> JournalFileSymlinkLock | JournalFileOpenLock:

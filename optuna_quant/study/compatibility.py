@@ -16,6 +16,7 @@ from optuna_quant.study import record
 from optuna_quant.study.criterion import keep_criterion
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.space_signature import check_space
+from optuna_quant.study.trial_view import views
 
 
 if TYPE_CHECKING:
@@ -107,10 +108,7 @@ def check_models(study: optuna.Study, signature: Mapping[str, str]) -> None:
     """
     known = study.user_attrs.get(SIGNATURE)
     if known is None:
-        raise ValueError(
-            f"The study {study.study_name!r} does not say which model it is about: it was not "
-            "made by optuna_quant, or never started."
-        )
+        raise ValueError(f"The study {study.study_name!r} {_without_model(study)}")
     other = _other_models(known, signature)
     if other:
         raise ValueError(
@@ -118,6 +116,20 @@ def check_models(study: optuna.Study, signature: Mapping[str, str]) -> None:
             "different models here. Give the model, the calibration data and the options that it "
             "was started with."
         )
+
+
+def _without_model(study: optuna.Study) -> str:
+    if not any(view.is_finished and view.in_space for view in views(study)):
+        return (
+            "does not say which model it is about: it was not made by optuna_quant, or never "
+            "started."
+        )
+    return (
+        "does not say which model it is about: an objective of your own has evaluated its trials, "
+        "and only QuantObjective and tune() record the model. Build it with optuna_quant.quantize("
+        "model, config=space.config_from_params(study.trials[N].params), ...), where space is the "
+        "tuning space of that objective."
+    )
 
 
 def _check_signature(

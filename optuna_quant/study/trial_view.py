@@ -112,9 +112,15 @@ class TrialView:
         return {**self.trial.params, **self.fixed_params}
 
     @property
-    def other_params(self) -> list[str]:
-        """The names of its parameters that are not of a tuning space."""
-        return [name for name in self.trial.params if not _OF_A_SPACE.search(name)]
+    def other_params(self) -> dict[str, Any]:
+        """Its parameters that are not of a tuning space: those of an objective of one's own."""
+        params = self.trial.params
+        return {name: value for name, value in params.items() if not _OF_A_SPACE.search(name)}
+
+    @property
+    def in_space(self) -> bool:
+        """Whether it has a parameter of a tuning space."""
+        return len(self.other_params) < len(self.trial.params)
 
     @property
     def is_foreign(self) -> bool:

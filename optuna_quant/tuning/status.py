@@ -71,6 +71,9 @@ class Status:
             The best trial in words, or the closest one.
         best_trial:
             Its number; :obj:`None` if there is none.
+        other_params:
+            Its parameters beside those of the tuning space, which an objective of one's own
+            suggests.
         evaluated:
             How many models were evaluated, those that failed among them.
         trials:
@@ -102,6 +105,7 @@ class Status:
     baseline: float | None
     best: str
     best_trial: int | None
+    other_params: dict[str, Any]
     evaluated: int
     trials: int
     failed: int
@@ -128,6 +132,9 @@ class Status:
             lines.append(f"FP32: metric {self.baseline:.6g}")
         if self.best:
             lines.append(f"{'best' if self.outcome == 'met' else 'closest'}: {self.best}")
+        if self.other_params:
+            shown = "; ".join(f"{name}={value}" for name, value in self.other_params.items())
+            lines.append(f"its other parameters: {shown}")
         lines.append(f"trials: {self.trials} ({', '.join(self._counts())})")
         lines.append(f"workers: {self._shown_workers()}")
         ended = "" if self.last is None else f", the last trial ended {_ago(self.last)}"
@@ -193,6 +200,7 @@ def status_of(study: optuna.Study) -> Status:
         baseline=None if baseline is None else baseline.value,
         best=best,
         best_trial=None if nearest is None else nearest.trial.number,
+        other_params={} if nearest is None else nearest.view.other_params,
         evaluated=trials_used(trials),
         trials=len(trials),
         failed=trials_used(trial for trial in trials if trial.state == TrialState.FAIL),

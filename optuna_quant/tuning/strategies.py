@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
-import inspect
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -19,6 +18,7 @@ from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import strategies
+from optuna_quant.samplers._engine.keywords import keywords_of
 from optuna_quant.tuning.target_loss import with_target_loss
 
 
@@ -303,24 +303,9 @@ def _learns_from_blocks(cls: type[QuantSampler], kwargs: Mapping[str, Any]) -> b
 
 def sampler_options(cls: type[QuantSampler]) -> list[str]:
     """The names of the options that a sampler takes, its base classes' included."""
-    return [name for name in _keywords(cls) if name not in _GIVEN]
+    return [name for name in keywords_of(cls) if name not in _GIVEN]
 
 
 def takes_costs(strategy: str) -> bool:
     """Whether a strategy looks at what configurations cost."""
-    return "costs" in _keywords(strategies()[strategy])
-
-
-def _keywords(cls: type[QuantSampler]) -> list[str]:
-    found: dict[str, None] = {}
-    for base in cls.__mro__:
-        init = base.__dict__.get("__init__")
-        if init is None:
-            continue
-        parameters = inspect.signature(init).parameters.values()
-        found.update(
-            dict.fromkeys(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
-        )
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-            break
-    return list(found)
+    return "costs" in keywords_of(strategies()[strategy])

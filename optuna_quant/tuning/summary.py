@@ -82,6 +82,7 @@ def summary(result: Outcome) -> str:
         runs, differs = _described_runs(result, result.config)
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
         lines.extend(_shown_recipes(result, result.config))
+        lines.extend(_shown_other_params(TrialView(result.trial)))
         if differs:
             lines.append(differs)
         lines.extend(_shown_target(result) or _shown_gain(result))
@@ -142,6 +143,12 @@ def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
     """The recipes that are not at their defaults, or that the user has fixed."""
     shown = [f"{name}={value}" for name, value in changed_recipes(config, result.space).items()]
     return [f"recipes: {'; '.join(shown)}"] if shown else []
+
+
+def _shown_other_params(view: TrialView) -> list[str]:
+    """What an objective of the user's has suggested beside the configuration."""
+    shown = [f"{name}={value}" for name, value in view.other_params.items()]
+    return [f"other parameters: {'; '.join(shown)}"] if shown else []
 
 
 def shown_best(result: Outcome, *, sentence: bool = True) -> str:

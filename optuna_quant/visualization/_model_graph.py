@@ -111,9 +111,10 @@ def _get_model_graph_info(
     nodes = backend.graph_nodes()
     names = {node.name for node in nodes}
     missing = [op for op in config.ops if op not in names]
-    if len(missing) == len(config.ops):
+    if missing:
         raise ValueError(
-            f"model: it has none of the ops of the study {study.study_name!r}, such as "
+            f"model: it does not have {len(missing)} of the {len(config.ops)} ops of the study "
+            f"{study.study_name!r}, such as "
             f"{missing[0]!r}. Give the model that the study has searched."
         )
     if collapse is None:

@@ -26,6 +26,16 @@ def test_several_come_in_order_and_no_more_than_asked_for() -> None:
     assert nearest_names("abcdef", names, most=1) == ["abcdef"]
 
 
+def test_a_name_that_begins_with_the_word_comes_first() -> None:
+    assert nearest("acc", ["mcc", "balanced_accuracy", "accuracy"]) == "accuracy"
+    assert nearest_names("conv", ["Convolution", "Conx", "ConvT"]) == [
+        "ConvT",
+        "Convolution",
+        "Conx",
+    ]
+    assert nearest("a", ["abc"]) is None
+
+
 def test_of_names_that_differ_in_case_the_first_is_given() -> None:
     assert nearest("conv", ["CONV", "Conv"]) == "CONV"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 import logging
 import math
+import pickle
+import threading
 import warnings
 
 from fake_backend import CountingEvaluation
@@ -120,6 +123,38 @@ def test_limit_of_trials_is_said_in_the_right_number(most: int, text: str) -> No
     stop = policy.decide(study)
     assert stop is not None
     assert stop.message.startswith(text)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_the_end_is_logged_once_however_many_threads_there_are(
+    n_jobs: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    study, policy = new_study(), ExitPolicy(CRITERION, max_trials=4)
+    together = threading.Barrier(n_jobs)
+
+    def objective(trial: optuna.Trial) -> float:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=0.2)
+        return 0.1
+
+    optuna.logging.enable_propagation()
+    try:
+        with caplog.at_level(logging.INFO):
+            for _ in range(2):  # A second call says why it ends at once.
+                caplog.clear()
+                study.optimize(objective, n_jobs=n_jobs, callbacks=[policy])
+                said = [r for r in caplog.records if "are used up" in r.getMessage()]
+                assert len(said) == 1
+    finally:
+        optuna.logging.disable_propagation()
+
+
+def test_a_policy_can_be_sent_to_other_processes() -> None:
+    policy = pickle.loads(pickle.dumps(ExitPolicy(CRITERION, max_trials=3)))
+    assert policy.criterion == CRITERION
+    study = new_study()
+    study.optimize(lambda trial: 0.1, callbacks=[policy])
+    assert len(study.trials) == 1 + 3
 
 
 def test_model_without_quantized_op_is_no_answer() -> None:

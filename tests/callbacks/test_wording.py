@@ -54,6 +54,12 @@ def config(*quantized: str, of: str = "abcdef", option: OpConfig = INT8) -> Quan
             "-> per_channel)",
         ),
         (
+            config(*"ab"),
+            config("a", option=OTHER),
+            "2 of 6 ops in INT8, 1 more than trial 3 (+b), 1 other changed (a: weights "
+            "per_tensor -> per_channel)",
+        ),
+        (
             QuantConfig({"a": INT8, "b": DYNAMIC, "c": INT4, "d": INT8, "e": INT8}),
             QuantConfig({"a": OTHER, "b": INT8, "c": INT8, "d": OTHER, "e": OTHER}),
             "of 5 ops 3 in INT8, 1 in dynamic INT8, 1 in INT4 (weights only), 5 changed from "

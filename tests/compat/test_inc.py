@@ -199,6 +199,13 @@ def test_what_is_not_here_is_said_once(conf: dict[str, Any], message: str) -> No
          "smooth_quant_args must be a mapping, .* but got 0.5"),
         ({"calibration_sampling_size": "100"}, TypeError,
          "calibration_sampling_size must be an integer or a list of integers, but got '100'"),
+        ({"tuning_criterion": {"strategy": "bayesain"}}, ValueError,
+         "no strategy 'bayesain'. Did you mean 'bayesian'"),
+        ({"op_type_dict": {"Conv": {"weights": {"bits": [8]}}}}, ValueError,
+         r"op_type_dict\['Conv'\]\['weights'\]: expected .* Did you mean 'weight'"),
+        ({"op_type_dict": {"Conv": {"weight": {"granularity": ["per_chanel"]}}}}, ValueError,
+         "no granularity 'per_chanel'. Did you mean 'per_channel'"),
+        ({"op_name_dict": {"/a(1/b": {"mode": ["fp31"]}}}, ValueError, "no mode 'fp31'"),
         ({"excluded_precisions": ["fp17"]}, ValueError, "got 'fp17'. Did you mean 'fp16'"),
         (PostTrainingQuantConfig, TypeError, r"the class .*: give PostTrainingQuantConfig\("),
     ],
@@ -385,6 +392,11 @@ def test_a_recipe_that_is_off_in_a_mapping_stays_off(name: str) -> None:
     found = inc.load({"recipes": {name: False}})
     assert found["recipes"] == {name: False}
     assert requested_recipes(found["recipes"]).values == {name: ("off",)}
+
+
+def test_gemm_to_matmul_counts_where_it_is_written() -> None:
+    assert inc.load({"recipes": {"gemm_to_matmul": True}})["recipes"] == {"gemm_to_matmul": True}
+    assert "recipes" not in inc.load({"recipes": {"gemm_to_matmul": None}})
 
 
 def test_same_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from fake_backend import FakeBackend
 import optuna
 import pytest
 from report.kinds import DAMAGE
@@ -20,6 +21,7 @@ from optuna_quant.costs.comparison import Ratio
 from optuna_quant.costs.gain import Gain
 from optuna_quant.report import collect
 from optuna_quant.report import collect_recorded
+from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.selection.answer import candidates
 from optuna_quant.study import record
@@ -27,6 +29,7 @@ from optuna_quant.tuning.findings import find_findings
 from optuna_quant.tuning.findings import keep_findings
 from optuna_quant.tuning.recorded_outcome import recorded_outcome
 from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.status import status_of
 
 
 SEARCHES: dict[str, Callable[[], TuningResult]] = {
@@ -106,6 +109,30 @@ def test_a_record_that_cannot_be_written_to_costs_no_result(
     finally:
         optuna.logging.disable_propagation()
     assert "the disk is full" in caplog.text
+
+
+def test_other_parameters_of_an_objective_of_ones_own_are_told() -> None:
+    backend = FakeBackend(DAMAGE)
+    space = backend.tuning_space()
+
+    def objective(trial: optuna.Trial) -> float:
+        temperature = trial.suggest_float("temperature", 0.5, 2.0)
+        return backend.quantize(space.suggest(trial)).accuracy - 0.001 * temperature
+
+    sampler = BasicQuantSampler(space, criterion=TOLERANT)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=8)
+    report = collect_recorded(study)
+    assert report.answer is not None
+    best = study.trials[report.answer.trial]
+    value = best.params["temperature"]
+    assert report.answer.other_params == {"temperature": value}
+    assert report.search.trials[best.number].other_params == {"temperature": value}
+    assert f"other parameters: temperature={value}" in report.outcome.summary
+    assert "Other parameters of the trial" in report.to_html()
+    status = status_of(study)
+    assert status.other_params == {"temperature": value}
+    assert f"its other parameters: temperature={value}" in str(status)
 
 
 def test_what_is_not_in_the_record_is_not_known() -> None:

@@ -134,6 +134,19 @@ def test_the_name_of_a_module_is_told_the_expression_for_its_ops() -> None:
     assert narrowed(None, {"/a[./].*": KL_ONLY}).keys() == {"/a/conv1", "/a/conv2"}
 
 
+def test_a_name_is_told_the_nearest_op_whether_it_is_tuned_or_not() -> None:
+    known = ["/a/conv1", "/a/Softmax"]
+    for mistyped, meant in (("/a/Sofmax", "/a/Softmax"), ("/a/cnv1", "/a/conv1")):
+        with pytest.raises(ValueError, match=f"Did you mean '{meant}'"):
+            narrow(OPS, op_name_dict={mistyped: KL_ONLY}, known_names=known)
+
+
+def test_a_module_of_one_op() -> None:
+    ops = [("/m/x", "Conv", CONV)]
+    with pytest.raises(ValueError, match="For the op in it write"):
+        narrow(ops, op_name_dict={"/m": KL_ONLY})
+
+
 @pytest.mark.parametrize("name", ["a.b", "conv[0", "f(x", "*", "a+b", "\\", "", "a\nb", "x|y"])
 def test_an_exact_name_is_no_regular_expression(name: str) -> None:
     ops = [(name, "Conv", CONV), ("axb", "Conv", CONV), ("x", "Conv", CONV)]
@@ -385,12 +398,12 @@ def test_a_pattern_that_matches_what_exists_elsewhere(body: dict[str, Any]) -> N
     changed, (message,) = warned({"Gem.*": body}, **known)
     assert changed == {}
     assert message == (
-        "op_type_dict['Gem.*'] matches no op and is ignored; "
-        "the op types are Add, Conv, ConvTranspose, MatMul."
+        "op_type_dict['Gem.*'] matches no op that is tuned and is ignored; "
+        "the types of those are Add, Conv, ConvTranspose, MatMul."
     )
     changed, (message,) = warned(None, {"/c/.*": body}, **known)
     assert changed == {}
-    assert message.startswith("op_name_dict['/c/.*'] matches no op and is ignored; ")
+    assert message.startswith("op_name_dict['/c/.*'] matches no op that is tuned and is ignored; ")
     assert "/a/conv1, /a/conv2" in message
 
 

@@ -394,6 +394,27 @@ def test_a_group_offers_what_all_its_ops_offer() -> None:
     assert rest.name == "c"
 
 
+def test_a_value_that_is_no_choice_is_named_with_the_choices() -> None:
+    space = make_space([("a", "Conv"), ("b", "Conv")])
+    study = optuna.create_study()
+    name = space.parameters[0].name
+    study.enqueue_trial({name: "fp16"})
+    with pytest.raises(
+        ValueError,
+        match=rf"Trial 0 was enqueued with '{name}' = 'fp16', which is not one of its choices in "
+        "the tuning space: .*, 'fp32'\\.",
+    ):
+        study.optimize(lambda trial: len(space.suggest(trial).ops), n_trials=1)
+    other = space.parameters[0].choices[1:]
+
+    def of_another_space(trial: optuna.Trial) -> float:
+        trial.suggest_categorical(name, other)
+        return len(space.suggest(trial).ops)
+
+    with pytest.raises(ValueError, match="does not support dynamic value space|not in"):
+        study.optimize(of_another_space, n_trials=2)
+
+
 def test_groups_of_groups_and_keywords() -> None:
     space = make_space(6).group({"x": ["op0", "op1"]}, y=["op2", "op3"])
     assert [t.name for t in space.tunables] == ["x", "y", "op4", "op5"]

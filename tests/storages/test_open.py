@@ -35,6 +35,7 @@ from zygote import Zygote
 from optuna_quant.storages import journal_file
 from optuna_quant.storages import open as storages
 from optuna_quant.storages import reconnection
+from optuna_quant.storages.errors import NotOpenedError
 from optuna_quant.storages.journal_file import JournalFileFlock
 from optuna_quant.storages.open import open_storage
 from optuna_quant.storages.retrying import RetryingStorage
@@ -745,6 +746,16 @@ def test_existing_sqlite_file_keeps_its_way(tmp_path: Path) -> None:
     assert _pragma(storage, "journal_mode") == "delete"
     assert _pragma(storage, "synchronous") == 2
     assert optuna.get_all_study_names(storage) == ["s"]
+
+
+def test_path_of_an_sqlite_file_is_told_its_address(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    optuna.create_study(storage=open_storage(f"sqlite:///{path}"), study_name="kept")
+    with pytest.raises(NotOpenedError, match="an SQLite database") as error:
+        open_storage(path)
+    assert "delete" not in str(error.value)
+    address = str(error.value).rpartition("Write ")[2]
+    assert optuna.get_all_study_names(open_storage(address)) == ["kept"]
 
 
 def test_sqlite_in_memory_opens() -> None:

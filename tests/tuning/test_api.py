@@ -1320,6 +1320,20 @@ def test_lines_of_optuna_are_dropped_for_this_study_alone(
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("eval_func", "evaluate"),
+        ("calib_dataloader", "calibration_data"),
+        ("eval_dataloader", "data"),
+        ("eval_metric", "metric"),
+    ],
+)
+def test_names_of_neural_compressor_are_known(name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"no option '{name}'. Did you mean '{meant}'"):
+        tune_fake(**{name: None})
+
+
 def test_progress_shows_what_the_best_costs(capsys: pytest.CaptureFixture[str]) -> None:
     tune_fake(
         FakeBackend({"a": 0.0, "b": 0.0}),
@@ -1329,6 +1343,17 @@ def test_progress_shows_what_the_best_costs(capsys: pytest.CaptureFixture[str]) 
     )
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(r"best: trial \d, 0.33 of FP32's time \(predicted\), all 2 ops in INT8", last)
+
+
+def test_progress_shows_a_weighted_cost_once(capsys: pytest.CaptureFixture[str]) -> None:
+    tune_fake(
+        FakeBackend({"a": 0.0, "b": 0.0}),
+        show_progress=True,
+        costs=lambda config: 1e-3 * (1 + len(config.fallback_ops)),
+        tuning_criterion=TuningCriterion(timeout=None, objective={"latency": 1, "ops": 1}),
+    )
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"best: trial \d, 0.167 of FP32, all 2 ops in INT8", last)
 
 
 def test_progress_shows_failures_repeats_and_time() -> None:

@@ -19,6 +19,7 @@ from optuna_quant import BuiltModel
 from optuna_quant import TuningResult
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.costs import CostTable
+from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
@@ -121,7 +122,7 @@ def test_options_of_the_space_need_not_be_repeated(tmp_path: Path) -> None:
     assert built.model().fingerprint == backend.fingerprint(built.config)
     for other, what in (
         ({"calibration_data": x[:4]}, "other calibration data"),
-        ({"approach": "auto"}, r"other options \(it has approach='static', .*'auto'"),
+        ({"approach": "auto"}, r"other options \(it has approach='static'; .*'auto'"),
     ):
         with pytest.raises(ValueError, match=f"was started with {what}"):
             optuna_quant.export(model, storage=journal, trial=1, **given | other)
@@ -174,6 +175,22 @@ def test_without_a_name_it_is_the_study_of_the_model(journal: Path) -> None:
         exported(journal)
     with pytest.raises(ValueError, match="it has no study of this model. It has the studies"):
         exported(journal, backend=FakeBackend(DAMAGE, name="other"))
+
+
+def test_a_study_of_an_objective_of_ones_own_is_told_another_way(journal: Path) -> None:
+    backend = FakeBackend(DAMAGE)
+    space = backend.tuning_space()
+    study = optuna.create_study(
+        storage=open_storage(journal),
+        direction="maximize",
+        sampler=BasicQuantSampler(space, criterion=TOLERANT),
+    )
+    study.optimize(lambda trial: backend.quantize(space.suggest(trial)).accuracy, n_trials=3)
+    with pytest.raises(ValueError, match="an objective of your own .* optuna_quant.quantize") as e:
+        exported(journal, trial=2)
+    assert "config=space.config_from_params(study.trials[N].params)" in str(e.value)
+    config = space.config_from_params(study.trials[2].params)
+    assert optuna_quant.quantize(backend=backend, config=config).config == config
 
 
 def test_best_needs_a_model_that_meets_the_criterion(journal: Path) -> None:

@@ -120,8 +120,10 @@ def test_a_result_knows_its_model_and_its_trial() -> None:
 
 
 def test_bad_models(study: optuna.Study, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model: it has none of the ops .*'op0'"):
+    with pytest.raises(ValueError, match=r"model: it does not have 3 of the 3 ops .*'op0'"):
         _get_model_graph_info(study, GraphBackend(["x"]))
+    with pytest.raises(ValueError, match=r"model: it does not have 1 of the 3 ops .*'op1'"):
+        _get_model_graph_info(study, GraphBackend(["op0", "op2", "x"]))
     with pytest.raises(FileNotFoundError, match="model: there is no file"):
         _get_model_graph_info(study, tmp_path / "none.onnx")
 

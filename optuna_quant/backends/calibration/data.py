@@ -124,6 +124,7 @@ class CalibrationData:
         self._constants = constants
         self._cast_warned = False
         self._ignored: set[str] = set()
+        self._too_large: set[int] = set()
         self._was_read = False
         source = CalibrationSource(
             inputs=self._inputs,
@@ -140,6 +141,23 @@ class CalibrationData:
     def inputs(self) -> tuple[InputSpec, ...]:
         """The model's inputs."""
         return self._all_inputs
+
+    def warn_of_shortage(self, size: int, samples: int) -> None:
+        """Warn once that there are fewer samples than a sampling size asks for.
+
+        Args:
+            size:
+                The sampling size.
+            samples:
+                How many there are.
+        """
+        if size in self._too_large:
+            return
+        self._too_large.add(size)
+        warn_user(
+            f"The calibration sampling size is {size}, but the data hold only {samples} samples; "
+            "all of them are used."
+        )
 
     @property
     def constants(self) -> BoundInputs:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.calibration.statistics_bytes import pack
 from optuna_quant.backends.calibration.statistics_bytes import unpack
 from optuna_quant.backends.ranges.qparams import Params
@@ -72,10 +71,7 @@ class ProgramCalibration:
         self._found = collect_statistics(self._program, self._samples.calibration, self._sizes())
         for size, statistics in self._found.items():
             if size != _ALL and statistics.samples < size:
-                warn_user(
-                    f"The calibration sampling size is {size}, but the data hold only "
-                    f"{statistics.samples} samples; all of them are used."
-                )
+                self._samples.calibration.warn_of_shortage(size, statistics.samples)
 
     def export(self) -> bytes:
         """What has been collected, for other processes."""

@@ -16,8 +16,10 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
+from optuna_quant.criteria import check_is_criterion
 from optuna_quant.samplers._engine.conclusion import conclude
 from optuna_quant.samplers._engine.conclusion import judge
+from optuna_quant.samplers._engine.keywords import refuse_unknown
 from optuna_quant.samplers._engine.limits import Limits
 from optuna_quant.samplers._engine.policy import Policy
 from optuna_quant.samplers._engine.proposer import Proposer
@@ -91,6 +93,8 @@ class QuantSampler(BaseSampler, abc.ABC):
             asks and, after its end, another one tells.
 
     Raises:
+        TypeError:
+            If an argument does not exist or has another type.
         ValueError:
             If an argument is out of its range.
     """
@@ -107,11 +111,21 @@ class QuantSampler(BaseSampler, abc.ABC):
         max_deaths: int = 10,
         grace_period: float = 5.0,
         claim_timeout: float | None = 180.0,
+        **unknown: object,
     ) -> None:
+        for name in unknown:  # Those of all classes end here.
+            refuse_unknown(type(self), name)
         if not isinstance(space, TuningSpace):
             raise TypeError(
                 f"space must be a TuningSpace, such as backend.tuning_space() gives, but got "
                 f"{space!r}."
+            )
+        if criterion is not None:
+            check_is_criterion(criterion)
+        if independent_sampler is not None and not isinstance(independent_sampler, BaseSampler):
+            raise TypeError(
+                "independent_sampler must be a sampler of Optuna's, such as "
+                f"optuna.samplers.TPESampler(seed=0), but got {independent_sampler!r}."
             )
         self._limits = Limits(
             max_failures=max_failures,

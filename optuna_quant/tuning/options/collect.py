@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 from typing import TypeVar
 
@@ -13,6 +14,19 @@ from optuna_quant._common.option import options_of
 
 
 T = TypeVar("T")
+
+# Names that the same has in neural-compressor and elsewhere.
+_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "calib_dataloader": "calibration_data",
+        "calib_data": "calibration_data",
+        "eval_dataloader": "data",
+        "eval_data": "data",
+        "eval_fn": "evaluate",
+        "eval_func": "evaluate",
+        "eval_metric": "metric",
+    }
+)
 
 
 def collect(cls: type[T], given: Mapping[str, Any]) -> T:
@@ -77,7 +91,8 @@ def _unknown(name: str, cls: type) -> str:
     """What is to be said of an option that does not exist."""
     options, groups = options_of(cls), groups_of(cls)
     told = f"tune() has no option {name!r}."
-    meant = meant_by(name, cls)
+    elsewhere = _ELSEWHERE.get(name)
+    meant = elsewhere if elsewhere in options else meant_by(name, cls)
     if meant is None:
         flat = ", ".join(found.name for found in options.values() if found.group is None)
         held = ", ".join(f"{group} ({kind.__name__})" for group, kind in groups.items())

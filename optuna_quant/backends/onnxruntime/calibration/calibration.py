@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.calibration.cache import CalibrationCache
 from optuna_quant.backends.calibration.channel_means import ChannelSum
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
@@ -48,6 +47,9 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _FLOAT_TYPES = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
+
+ALL = 1 << 62
+"""The sampling size that stands for all samples, however many there are."""
 
 
 def collect_statistics(
@@ -140,18 +142,17 @@ def collect_statistics(
             found[size] = statistics
             if cache is not None:
                 cache.store(keys[size], statistics)
-    warn_of_missing_samples(found)
+    warn_of_missing_samples(found, data)
     return dict(sorted(found.items()))
 
 
-def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
-    """Warn of each sampling size that the data do not reach."""
+def warn_of_missing_samples(
+    found: Mapping[int, CalibrationStatistics], data: CalibrationData
+) -> None:
+    """Warn of each sampling size that the data do not reach; :data:`ALL` is none."""
     for size, statistics in sorted(found.items()):
-        if statistics.samples < size:
-            warn_user(
-                f"The calibration sampling size is {size}, but the data hold only "
-                f"{statistics.samples} samples; all of them are used."
-            )
+        if size != ALL and statistics.samples < size:
+            data.warn_of_shortage(size, statistics.samples)
 
 
 def _check_tensors(model: onnx.ModelProto, tensors: Iterable[str]) -> None:

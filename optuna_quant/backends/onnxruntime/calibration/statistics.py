@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Iterable
-from collections.abc import Iterator
-import contextlib
 from functools import cached_property
 import hashlib
 from typing import TYPE_CHECKING
-import warnings
 
 from optuna_quant.backends.calibration.statistics_bytes import pack
 from optuna_quant.backends.calibration.statistics_bytes import unpack
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration.calibration import ALL
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
 from optuna_quant.backends.onnxruntime.calibration.calibration import warn_of_missing_samples
 from optuna_quant.backends.onnxruntime.calibration.statistics_keys import statistics_keys
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.space.config import TensorConfig
-
-
-_ALL = 1 << 62
 
 
 class StatisticsSource:
@@ -88,7 +83,7 @@ class StatisticsSource:
 
     def has(self, tensors: Iterable[str], size: int | None) -> bool:
         """Whether the statistics of these tensors have been collected."""
-        return self._found.get(size or _ALL, {}).keys() >= set(tensors)
+        return self._found.get(size or ALL, {}).keys() >= set(tensors)
 
     def collect(self, tensors: Collection[str], sizes: Iterable[int | None]) -> None:
         """Collect the statistics of tensors, in one pass over the data.
@@ -102,7 +97,7 @@ class StatisticsSource:
         numbers, missing = self._missing(tensors, sizes)
         if not missing:
             return
-        with _all_may_be_fewer(), self._sessions.lock:
+        with self._sessions.lock:
             statistics = collect_statistics(
                 self._model,
                 missing,
@@ -147,7 +142,7 @@ class StatisticsSource:
 
         For the arguments see :meth:`collect`.
         """
-        keys = self._keys_of(sorted(tensors), [size or _ALL for size in sizes])
+        keys = self._keys_of(sorted(tensors), [size or ALL for size in sizes])
         return hashlib.sha256(
             " ".join(keys[number] for number in sorted(keys)).encode()
         ).hexdigest()
@@ -157,7 +152,7 @@ class StatisticsSource:
 
         For the arguments see :meth:`collect`.
         """
-        numbers = [size or _ALL for size in sizes]
+        numbers = [size or ALL for size in sizes]
         statistics = {}
         for number in numbers:
             found = self._found[number]
@@ -190,7 +185,7 @@ class StatisticsSource:
             ValueError:
                 If the bytes are damaged, or were made from another model or other data.
         """
-        numbers = [size or _ALL for size in sizes]
+        numbers = [size or ALL for size in sizes]
         found = unpack(data, self.key(tensors, numbers))
         self._adopt(sorted(tensors), found)
         if self._cache is not None:
@@ -202,7 +197,7 @@ class StatisticsSource:
         self, tensors: Collection[str], sizes: Iterable[int | None]
     ) -> tuple[list[int], list[str]]:
         """The sizes as numbers, and the tensors that have not been collected for all of them."""
-        numbers = [size or _ALL for size in sizes]
+        numbers = [size or ALL for size in sizes]
         known = [self._found.setdefault(number, {}) for number in numbers]
         return numbers, sorted(name for name in tensors if any(name not in e for e in known))
 
@@ -225,8 +220,7 @@ class StatisticsSource:
         return sorted(place for place in self._means if place[0] in wanted)
 
     def _adopt(self, tensors: list[str], found: dict[int, CalibrationStatistics]) -> None:
-        with _all_may_be_fewer():
-            warn_of_missing_samples(found)
+        warn_of_missing_samples(found, self._data)
         self._add(tensors, found)
 
     def _add(self, tensors: list[str], found: dict[int, CalibrationStatistics]) -> None:
@@ -247,7 +241,7 @@ class StatisticsSource:
         # What is wrong shows best at the inputs, then at what is computed first.
         ordered = sorted(tensors, key=lambda name: (self._graph.producer.get(name, -1), name))
         for size in sizes:
-            found = self._found.get(size or _ALL, {})
+            found = self._found.get(size or ALL, {})
             problems = []
             for name in ordered:
                 if name in found:
@@ -268,7 +262,7 @@ class StatisticsSource:
             NoRangeError:
                 If they give it no range.
         """
-        statistics = self._found[size or _ALL][tensor]
+        statistics = self._found[size or ALL][tensor]
         rmin, rmax = statistics.range(tensor, config.algorithm, config.dtype, config.scheme)
         scale, zero_point = scale_zero_point(rmin, rmax, config.dtype, config.scheme)
         return Params(float(scale), int(zero_point), config.dtype)
@@ -287,13 +281,5 @@ class StatisticsSource:
         Returns:
             The means; None if it has no values there, or such as have no finite means.
         """
-        statistics = self._found.get(size or _ALL, {}).get(tensor)
+        statistics = self._found.get(size or ALL, {}).get(tensor)
         return None if statistics is None else statistics.means.get((tensor, axis))
-
-
-@contextlib.contextmanager
-def _all_may_be_fewer() -> Iterator[None]:
-    """The stand-in for all samples is more than there are, which is nothing to warn of."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=f"The calibration sampling size is {_ALL}")
-        yield

@@ -25,6 +25,7 @@ from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.calibration.statistics_bytes import pack
 from optuna_quant.backends.calibration.statistics_bytes import unpack
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration.calibration import ALL
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import serialized
@@ -226,6 +227,15 @@ def test_no_tensor_to_compute_needs_no_session(monkeypatch: pytest.MonkeyPatch) 
     model, x = small_model(), rows(5)
     result = collect_statistics(model, ["x", "w"], data_for(model, x), [5])
     assert set(result[5].histograms) == {"x", "w"}
+
+
+def test_only_a_size_that_was_asked_for_is_warned_of() -> None:
+    model, x = small_model(), rows(5)
+    with pytest.warns(UserWarning, match="size is 9, but the data hold only 5") as warned:
+        data = data_for(model, x)
+        collect_statistics(model, ["x"], data, [9, ALL])
+        collect_statistics(model, ["w"], data, [9])  # As for the graph of a recipe.
+    assert len(warned) == 1
 
 
 def test_unknown_tensor_is_named_with_close_ones() -> None:
