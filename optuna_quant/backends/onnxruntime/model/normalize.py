@@ -263,7 +263,7 @@ def _is_copy(node: onnx.NodeProto, dtypes: Mapping[str, int]) -> bool:
     if node.domain or any(node.output[1:]):
         return False
     if node.op_type == "Cast":
-        return dtypes.get(node.input[0]) == node_attributes(node)["to"]
+        return bool(dtypes.get(node.input[0]) == node_attributes(node)["to"])
     # A third input may switch a Dropout to training.
     return node.op_type == "Identity" or (node.op_type == "Dropout" and not any(node.input[2:]))
 
