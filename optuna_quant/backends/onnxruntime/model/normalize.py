@@ -175,16 +175,18 @@ class _Draft:
         self._nodes = kept
 
     def drop_copies(self) -> None:
-        """Leave out Identity and Dropout of computed tensors, as the runtime does.
+        """Leave out Identity, Dropout, and Cast to the type that is there, as the runtime does.
 
         Readers of the copy read the tensor itself, so that all that is behind it is seen.
         """
         kept = []
         renamed: dict[str, str] = {}
+        casts = any(node.op_type == "Cast" for node in self._nodes)
+        dtypes = self.graph().dtypes if casts else {}
         for node in self._nodes:
             for i, name in enumerate(node.input):
                 node.input[i] = renamed.get(name, name)
-            if _is_copy(node) and not self._seen.intersection(node.output):
+            if _is_copy(node, dtypes) and not self._seen.intersection(node.output):
                 renamed[node.output[0]] = node.input[0]
             else:
                 kept.append(node)
@@ -256,10 +258,12 @@ class _Draft:
         return name
 
 
-def _is_copy(node: onnx.NodeProto) -> bool:
-    """Whether a node gives its input on as it is, whatever that is."""
+def _is_copy(node: onnx.NodeProto, dtypes: Mapping[str, int]) -> bool:
+    """Whether a node gives its input on as it is, given the element types that are known."""
     if node.domain or any(node.output[1:]):
         return False
+    if node.op_type == "Cast":
+        return bool(dtypes.get(node.input[0]) == node_attributes(node)["to"])
     # A third input may switch a Dropout to training.
     return node.op_type == "Identity" or (node.op_type == "Dropout" and not any(node.input[2:]))
 

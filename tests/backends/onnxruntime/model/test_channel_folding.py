@@ -92,6 +92,26 @@ def test_steps_between_transposes_and_a_batch_normalization() -> None:
     assert_same(model)
 
 
+def test_casts_that_change_nothing_are_no_obstacle() -> None:
+    """Keras with PyTorch exports one before each step."""
+    m = Maker()
+    h = m.node("Cast", [channel_last(m)], to=onnx.TensorProto.FLOAT)
+    h = m.node("Mul", [h, m.weight(CHANNELS)])
+    h = m.node("Cast", [m.node("Cast", [h], to=onnx.TensorProto.FLOAT)], to=onnx.TensorProto.FLOAT)
+    model = m.model([m.node("Add", [h, m.weight(CHANNELS)])])
+    assert op_types(normal(model)) == ["Conv", "Transpose"]
+    assert_same(model)
+
+
+def test_casts_that_change_the_type_stay() -> None:
+    m = Maker()
+    h = m.node("Cast", [channel_last(m)], to=onnx.TensorProto.INT32)
+    h = m.node("Cast", [h], to=onnx.TensorProto.FLOAT)
+    model = m.model([m.node("Mul", [h, m.weight(CHANNELS)])])
+    assert op_types(normal(model)) == ["Conv", "Transpose", "Cast", "Cast", "Mul"]
+    assert_same(model)
+
+
 @pytest.mark.parametrize("opset", [11, 17])
 def test_the_convolution_of_a_sequence(opset: int) -> None:
     """Keras makes a convolution with one row of it."""
