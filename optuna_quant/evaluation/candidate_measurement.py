@@ -195,9 +195,8 @@ class CandidateMeasurement:
             model = built(config, trial.params, backend, self._setup.space)
         except Exception as error:
             raise CandidateError(f"Not built: {shown(error)}", final=True) from error
-        found = self._evaluated(trial, model, waiting, in_full=True)
         trial.set_user_attr(record.SIMULATED, {"metric": metric, "evaluated": evaluated})
-        return found
+        return self._evaluated(trial, model, waiting, in_full=True)
 
     def _evaluated(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import CompilesForUse
 from optuna_quant.backends.base import HasThreads
 from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.backends.base import as_used
@@ -111,6 +112,9 @@ def measure_finalists(
     models = [rebuild(c.trial, backend=backend, space=space) for c in found]
     fp32 = backend.quantize(space.fp32())
     runs = [partial(as_used(model).run, feed.feed) for model in (fp32, *models)]
+    if any(isinstance(model, CompilesForUse) for model in models):
+        for run in runs:
+            run()  # It is compiled now, and that is not timed.
     measured = measure_against(runs[0], runs[1:], seconds=seconds)
     for candidate, each in zip(found, measured.seconds, strict=True):
         _logger.info(f"Trial {candidate.trial.number}: {1e3 * each:.3g} ms.")

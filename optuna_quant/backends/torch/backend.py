@@ -26,6 +26,7 @@ from optuna_quant.backends.torch.converted.conversion import convert
 from optuna_quant.backends.torch.converted.kernels import executed_kernels
 from optuna_quant.backends.torch.converted.model import TorchModel
 from optuna_quant.backends.torch.costing import CostingBackend
+from optuna_quant.backends.torch.costs.size import weight_nbytes
 from optuna_quant.backends.torch.describing import DescribingBackend
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
 from optuna_quant.backends.torch.options import APPROACHES
@@ -41,6 +42,7 @@ from optuna_quant.backends.torch.scoring import ScoringBackend
 from optuna_quant.backends.torch.topic import BackendParts
 from optuna_quant.backends.torch.training_models import TrainingBackend
 from optuna_quant.backends.torch_program.export import export_program
+from optuna_quant.space.config import FP32
 from optuna_quant.space.space import TuningSpace
 
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Feed
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
+    from optuna_quant.backends.torch.graph.ops import TorchOp
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.space.capability import Capability
@@ -324,13 +327,21 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         return TorchModel(self._simulation(trained), program, lower=lower, compile=compile)
 
     def _nbytes(self, plan: ModelPlan) -> int:
+        """The bytes of the tensors that are saved; each counts once, however often it is read."""
         total = self._float_bytes
-        for op in plan.ops.values():
-            assert op.op.shape is not None or op.weight is None
+        by_weight: dict[str, list[TorchOp]] = {}
+        for op in self._program.ops:
             if op.weight is not None:
-                total += op.weight.packed_nbytes - self._weight_bytes(op.op.name)
-            elif op.mode == "bf16":
-                total -= self._weight_bytes(op.op.name) // 2
+                by_weight.setdefault(op.weight, []).append(op)
+        for ops in by_weight.values():
+            forms = [plan.ops.get(op.name) for op in ops]
+            size = weight_nbytes(ops[0], FP32)
+            quantized = {p.weight.digest: p.weight for p in forms if p is not None and p.weight}
+            total += sum(weight.packed_nbytes for weight in quantized.values())
+            if any(p is not None and p.weight is None and p.mode == "bf16" for p in forms):
+                total += size // 2
+            if all(p is not None and (p.weight or p.mode == "bf16") for p in forms):
+                total -= size  # Nothing reads the floats.
         return total
 
     @cached_property
@@ -338,14 +349,9 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         state = self._exported.program.state_dict.values()
         constants = self._exported.program.constants.values()
         tensors = [each for each in (*state, *constants) if isinstance(each, torch.Tensor)]
-        return sum(each.numel() * each.element_size() for each in tensors)
-
-    def _weight_bytes(self, name: str) -> int:
-        op = next(op for op in self._program.ops if op.name == name)
-        size = 4
-        for axis in op.shape or ():
-            size *= axis
-        return size
+        # Tied ones have several names.
+        different = {(each.data_ptr(), each.numel()): each for each in tensors}
+        return sum(each.numel() * each.element_size() for each in different.values())
 
     def fingerprint(self, config: QuantConfig) -> str:
         """A content hash of the model that a configuration describes."""

@@ -109,10 +109,12 @@ class ProgramCalibration:
         key = op.name, size or _ALL
         if key not in self._moments:
             by_tensor: dict[str, list[InputMoments]] = {}
+            collected: dict[tuple[str, int], InputMoments] = {}
             for other in self._program.ops:
                 if other.has_groups and other.sources and other.shape is not None:
                     found = InputMoments(other.shape[-1])
-                    self._moments[other.name, size or _ALL] = found
+                    collected[other.name, size or _ALL] = found
                     by_tensor.setdefault(other.sources[0], []).append(found)
             collect_moments(self._program, self._samples.calibration, by_tensor, size or _ALL)
+            self._moments.update(collected)  # Only if the pass has come to its end.
         return self._moments[key]

@@ -40,6 +40,13 @@ _USUAL_CURE = (
 )
 
 
+_CURES_IN_TORCH = {
+    _CURES[1][1]: "an axis cannot have any size: give dynamic_shapes",
+    _USUAL_CURE: "make torch.export.export(module, example_inputs) work",
+}
+"""Where a module stays in PyTorch."""
+
+
 class ModuleExportError(ValueError):
     """A PyTorch module cannot be exported."""
 
@@ -68,6 +75,8 @@ def export_error(module: str, error: BaseException, *, to: str = "") -> ModuleEx
             "the path of the ONNX file."
         )
     cure = next((cure for pattern, cure in _CURES if pattern.search(whole)), _USUAL_CURE)
+    if not to:
+        cure = _CURES_IN_TORCH.get(cure, cure)
     target = f" to {to}" if to else ""
     return ModuleExportError(
         f"T{module[1:]} cannot be exported{target}: {_reason(causes[-1])}{_place(causes)}. "

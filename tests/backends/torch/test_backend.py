@@ -306,3 +306,63 @@ def test_options_in_order() -> None:
     assert labels[-2:] == ["bf16", "fp32"]
     assert ops["Add"].options[-1] == FP32
     assert BF16 not in ops["Add"].options
+
+
+def test_a_module_that_writes_into_its_input_leaves_the_users_data() -> None:
+    net = torch_modules.randomized(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 4)))
+    x = torch_modules.samples(30, 6)
+    before = x.clone()
+    backend = TorchBackend(net, x[:2].clone(), calibration_data=x.numpy())
+    config = backend.tuning_space().default()
+    for model in (backend.simulated(config), backend.quantize(config)):
+        model.run({"input": x.numpy()})
+        model.native()(x)
+    assert torch.equal(x, before)
+
+
+def test_a_module_that_keeps_state_between_calls_is_refused() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls.add_(1)
+            return self.fc(x) + self.calls
+
+    with pytest.raises(ValueError, match="writes into 'calls' when it is called in evaluation"):
+        TorchBackend(Counting(), torch_modules.samples(2, 3), approach="dynamic")
+
+
+def test_a_weight_that_two_ops_read_is_counted_once() -> None:
+    net = torch_modules.attention()
+    backend = TorchBackend(net, torch.arange(10).reshape(2, 5), approach="dynamic")
+    space = backend.tuning_space()
+    fp32, default = (backend.simulated(each).nbytes for each in (space.fp32(), space.default()))
+    floats = sum(each.numel() * 4 for each in net.state_dict().values())
+    assert fp32 == floats
+    shared = QuantConfig({"feed": DYNAMIC, "feed#2": DYNAMIC})
+    assert floats - backend.simulated(shared).nbytes == 4 * 64 - (64 + 4 * 8)
+    one = QuantConfig({"feed": DYNAMIC})
+    assert backend.simulated(one).nbytes - floats == 64 + 4 * 8
+    table = backend.counted_costs(space).table("size")
+    assert table.cost(space.fp32()) == fp32
+    assert table.cost(space.default()) == default
+
+
+def test_tied_weights_are_counted_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(10, 8)
+            self.head = nn.Linear(8, 10, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.head(self.embedding(tokens))
+
+    backend = TorchBackend(
+        torch_modules.randomized(Tied()), torch.arange(10)[None], approach="weight_only"
+    )
+    assert backend.simulated(QuantConfig({})).nbytes == 4 * 80

@@ -43,7 +43,6 @@ def test_the_other_road_is_refused_and_named(first: str, tmp_path: Path) -> None
 
     tune(first)
     trials = len(optuna.load_study(study_name="net", storage=storage).trials)
-    with pytest.raises(ValueError, match=r"(model|tuning space|ops)") as refused:
+    with pytest.raises(ValueError, match="was started with another model"):
         tune("torch" if first == "onnx" else "onnx")
-    print(refused.value)
     assert len(optuna.load_study(study_name="net", storage=storage).trials) == trials

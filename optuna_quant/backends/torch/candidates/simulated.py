@@ -71,6 +71,16 @@ class SimulatedModel:
         return self._program.form
 
     @property
+    def writes(self) -> bool:
+        """Whether the program may write into its inputs."""
+        return self._program.writes
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._program.device
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the outputs."""
         return tuple(self._program.form.output_names)

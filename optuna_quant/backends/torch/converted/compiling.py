@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -56,12 +57,19 @@ def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
     load_passes()
     functions: list[Callable[..., Sequence[Any]]] = [torch.compile(graph, dynamic=None)]
 
+    has_run: list[bool] = []
+
     def run(*args: Any) -> Sequence[Any]:
-        with torch.no_grad(), quiet_torchao(), config.patch(freezing=True):
+        # Warnings are of the whole process: only while it is compiled.
+        quiet = nullcontext() if has_run else quiet_torchao()
+        with torch.no_grad(), quiet, config.patch(freezing=True):
             try:
-                return functions[-1](*args)
+                found = functions[-1](*args)
+                if not has_run:
+                    has_run.append(True)
+                return found
             except TorchDynamoException as error:
-                reason = str(error).strip().splitlines()[0]
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 _logger.warning(
                     f"PyTorch does not compile the program, which runs uncompiled: {reason}"
                 )

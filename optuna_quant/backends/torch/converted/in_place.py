@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from optuna_quant.backends.torch.graph.ops import writes_in_place
+
 
 if TYPE_CHECKING:
     from torch.fx import Graph
@@ -28,12 +30,6 @@ def replace_in_place(graph: Graph) -> None:
         other = _functional(node)
         if other is not None and _is_last_reader(node, order):
             node.target = other
-
-
-def writes_in_place(node: Node) -> bool:
-    """Whether a node writes into one of its arguments."""
-    schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
 
 
 def _functional(node: Node) -> Any:

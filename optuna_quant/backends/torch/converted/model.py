@@ -87,7 +87,8 @@ class TorchModel:
     def converted(self) -> ConvertedProgram:
         """The program in PyTorch's reference form, exported."""
         with self._lock:
-            return self._convert()
+            known: ConvertedProgram | None = self.__dict__.get("converted")
+            return self._convert() if known is None else known
 
     @cached_property
     def program(self) -> LoweredProgram:
@@ -98,6 +99,8 @@ class TorchModel:
                 If PyTorch does not take it.
         """
         with self._lock:
+            if "program" in self.__dict__:  # Another thread was first.
+                return self.__dict__["program"]  # type: ignore[no-any-return]
             try:
                 return self.converted.loaded(lower=self._lower)
             except Exception as error:
@@ -108,10 +111,13 @@ class TorchModel:
     @cached_property
     def _function(self) -> Callable[..., Sequence[Any]]:
         with self._lock:
+            if "_function" in self.__dict__:
+                return self.__dict__["_function"]  # type: ignore[no-any-return]
             if self._compile:
                 return self.converted.compiled()
             # In floats it is the exported program itself.
-            return self.program.graph if self.plan.ops else self._simulated.graph
+            is_float = not self.plan.ops and self._simulated.device.type == "cpu"
+            return self._simulated.graph if is_float else self.program.graph
 
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
         """Compute outputs.
@@ -138,11 +144,20 @@ class TorchModel:
         """What the program is called with, for an array of each input."""
         arrays = {spec.name: np.ascontiguousarray(feed[spec.name]) for spec in self.inputs}
         tensors = {name: torch.from_numpy(each) for name, each in arrays.items()}
-        return self._simulated.form.flat_inputs(tensors)
+        return self._on_cpu(tensors)
+
+    def _on_cpu(self, tensors: Mapping[str, Any]) -> list[Any]:
+        """The arguments of the program; copies if it may write into them."""
+        copies = self._simulated.writes
+        given = {
+            name: each.to("cpu", copy=copies) if isinstance(each, torch.Tensor) else each
+            for name, each in tensors.items()
+        }
+        return self._simulated.form.flat_inputs(given)
 
     def compute(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, for the inputs by name."""
-        return self._outputs(self._simulated.form.flat_inputs(tensors))
+        return self._outputs(self._on_cpu(tensors))
 
     def _outputs(self, inputs: Sequence[Any]) -> dict[str, torch.Tensor]:
         with torch.no_grad():

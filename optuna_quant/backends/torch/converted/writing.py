@@ -16,7 +16,6 @@ from optuna_quant.backends.torch.candidates.plan import limits_of
 from optuna_quant.backends.torch.candidates.weights import ChannelWeight
 from optuna_quant.backends.torch.converted.exporting import ORIGIN
 from optuna_quant.backends.torch.converted.in_place import replace_in_place
-from optuna_quant.backends.torch.converted.in_place import writes_in_place
 from optuna_quant.backends.torch.converted.lifting import lift_quantizers
 from optuna_quant.backends.torch.converted.reference_ops import ATEN
 from optuna_quant.backends.torch.converted.reference_ops import QUANTIZED
@@ -24,6 +23,7 @@ from optuna_quant.backends.torch.converted.tensors import ProgramTensors
 from optuna_quant.backends.torch.converted.weight_nodes import channel_weight
 from optuna_quant.backends.torch.converted.weight_nodes import grouped_tensors
 from optuna_quant.backends.torch.converted.weight_nodes import grouped_values
+from optuna_quant.backends.torch.graph.ops import writes_in_place
 
 
 if TYPE_CHECKING:
@@ -282,9 +282,12 @@ class _Writer:
             key = _identity(bias) if op.batch_norm is None else None
             if plan is not None and plan.mode == "bf16":
                 bias, key = bias.bfloat16(), None if key is None else ("bf16", *key)
-            owner, dot, last = op.weight.rpartition(".")
-            name = last.replace("weight", "bias") if "weight" in last else f"{last}_bias"
-            paths["bias"] = self._tensors.add(f"{owner}{dot}{name}", bias, key)
+            path = self._program.bias_path(op)
+            if path is None:  # The module has none: it is that of the batch normalization.
+                owner, dot, last = op.weight.rpartition(".")
+                name = last.replace("weight", "bias") if "weight" in last else f"{last}_bias"
+                path = f"{owner}{dot}{name}"
+            paths["bias"] = self._tensors.add(path, bias, key)
             args[place] = self._tensors.read(paths["bias"])
         node.args = tuple(args)
 

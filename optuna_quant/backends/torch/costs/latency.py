@@ -164,6 +164,8 @@ def _whole_seconds(
     models: Mapping[str, TorchModel], feed: Feed, seconds: float
 ) -> dict[str, float]:
     runs = [partial(as_used(model).run, feed) for model in models.values()]
+    for run in runs:
+        run()  # It is compiled now, and that is not timed.
     timings = time_interleaved(runs, rounds=_ROUNDS, seconds=seconds)
     return {form: each.quickest for form, each in zip(models, timings, strict=True)}
 

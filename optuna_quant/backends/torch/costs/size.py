@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 import math
 from typing import TYPE_CHECKING
 
@@ -37,15 +38,17 @@ def size_table(space: TuningSpace, ops: Mapping[str, TorchOp], float_bytes: int)
             The size of all tensors of the program in floats.
     """
     names = [name for tunable in space.tunables for name in tunable.ops]
+    # Ops with one weight share what it takes: right where all of them have one form.
+    readers = Counter(op.weight for op in ops.values())
     costs = {
         name: {
-            option.label: float(weight_nbytes(ops[name], option))
+            option.label: weight_nbytes(ops[name], option) / readers[ops[name].weight]
             for option in dict.fromkeys((*tunable.options, FP32))
         }
         for tunable in space.tunables
         for name in tunable.ops
     }
-    fixed = float_bytes - sum(weight_nbytes(ops[name], FP32) for name in names)
+    fixed = float_bytes - sum(costs[name][FP32.label] for name in names)
     return CostTable("size", "bytes", costs, (), float(fixed))
 
 

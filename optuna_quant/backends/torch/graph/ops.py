@@ -277,6 +277,12 @@ def _name(node: Node, form: OpForm, modules: Collection[str]) -> str:
     return f"{path}.{form.op_type}" if path else form.op_type
 
 
+def writes_in_place(node: Node) -> bool:
+    """Whether a node writes into one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
+
+
 def _stack(node: Node) -> Iterator[str]:
     for path, _ in (node.meta.get("nn_module_stack") or {}).values():
         yield str(path).partition("@")[0]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.fx.node import map_aggregate
 
+from optuna_quant.backends.torch.graph.ops import writes_in_place
 from optuna_quant.backends.torch.graph.run import GraphRun
 
 
@@ -74,7 +75,7 @@ class OpRecorder:
         self._ops = {op.name: op for op in program.ops if op.name in ops}
         self._nodes = {node.name: node for node in program.original.graph.nodes}
         # Then tensors are not what they were when they were recorded.
-        self._copies = any(map(_writes_in_place, self._nodes.values()))
+        self._copies = any(map(writes_in_place, self._nodes.values()))
 
     def record(self, feed: Feed, *, gradients: bool = False) -> Recording:
         """Run the program.
@@ -207,8 +208,3 @@ class _RecordingRun(GraphRun):
             name: OpRecord(*self._args[name], self._norm_args.get(name), output)
             for name, output in self._outputs.items()
         }
-
-
-def _writes_in_place(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and schema is not None and bool(schema.is_mutable)

@@ -17,6 +17,7 @@ from torch.fx.graph import CodeGen
 
 from optuna_quant.backends.torch.graph.ops import TorchOp
 from optuna_quant.backends.torch.graph.ops import find_ops
+from optuna_quant.backends.torch.graph.ops import writes_in_place
 from optuna_quant.backends.torch.graph.slots import BatchNorm
 from optuna_quant.backends.torch.graph.slots import Unchanged
 from optuna_quant.backends.torch_program.quiet import without_idle_output
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch.fx import Graph
     from torch.fx import Node
 
     from optuna_quant.backends.torch_program.export import ModuleProgram
@@ -134,6 +136,8 @@ class SwitchedProgram:
         original:
             The graph module with nothing switched. It takes the inputs in their order and gives
             the outputs as a tuple.
+        writes:
+            Whether an operator of it writes into a tensor, which may be an input.
         values:
             The parameters, buffers and constants of the program, by their paths.
     """
@@ -144,6 +148,9 @@ class SwitchedProgram:
             module = exported.program.module(check_guards=False)
             graph = copy.deepcopy(module.graph)  # Without the module, which lacks the slots.
         graph.set_codegen(CodeGen())
+        _check_buffers(graph)
+        _copy_written_inputs(graph)
+        self.writes = any(map(writes_in_place, graph.nodes))
         self.ops: tuple[TorchOp, ...] = find_ops(graph, exported.module_paths())
         nodes = {node.name: node for node in graph.nodes}
         self._batch_norms = {
@@ -259,6 +266,11 @@ class SwitchedProgram:
         factor, summand = self._fold(op)
         return summand if bias is None else bias * factor + summand
 
+    def bias_path(self, op: TorchOp) -> str | None:
+        """Where the module has the bias of an op; None if it has none."""
+        slot = self.slots[op.name].bias
+        return None if slot is None else self._path_of_slot.get(slot)
+
     def _fold(self, op: TorchOp) -> tuple[torch.Tensor, torch.Tensor]:
         if op.name not in self._folded:
             norm = self._batch_norms[op.name]
@@ -283,12 +295,51 @@ class SwitchedProgram:
         }
 
     def inputs_of_call(self, tensors: Mapping[str, Any]) -> list[Any]:
-        """The arguments of the graph module, from the inputs by name."""
-        return self.form.flat_inputs(tensors)
+        """The arguments of the graph module, from the inputs by name, where it computes.
+
+        They are copies if the program may write into them.
+        """
+        device = self.device
+        given = {
+            name: each.to(device, copy=self.writes) if isinstance(each, torch.Tensor) else each
+            for name, each in tensors.items()
+        }
+        return self.form.flat_inputs(given)
 
     def named_outputs(self, outputs: Sequence[Any]) -> dict[str, torch.Tensor]:
         """What the graph module gives, by name; what is constant is left out."""
         return self.form.named_outputs(outputs)
+
+
+def _copy_written_inputs(graph: Graph) -> None:
+    """Let a program write into a copy where it would write into an input."""
+    for node in list(graph.nodes):
+        written = [user for user in node.users if writes_in_place(user) and user.args[0] is node]
+        if node.op != "placeholder" or not written:
+            continue
+        readers = list(node.users)
+        with graph.inserting_after(node):
+            copied = graph.call_function(torch.ops.aten.clone.default, (node,))
+        copied.meta.update(node.meta)
+        for reader in readers:
+            reader.replace_input_with(node, copied)
+
+
+def _check_buffers(graph: Graph) -> None:
+    """Refuse a program that writes into what it keeps.
+
+    Raises:
+        ValueError:
+            If it does, so that what a candidate gives would depend on those before it.
+    """
+    for node in graph.nodes:
+        target: Any = node.args[0] if node.args and writes_in_place(node) else None
+        if getattr(target, "op", "") == "get_attr":
+            raise ValueError(
+                f"The module writes into {target.target!r} when it is called in evaluation mode, "
+                "so what it gives depends on the calls before. Give a module that keeps no state "
+                "between calls, or pass the state as an argument."
+            )
 
 
 def _batch_norm_of(norm: Node) -> BatchNormOf:

@@ -19,7 +19,8 @@ class CalledProgram(torch.nn.Module):
     """A quantized program in the place of the module that it was exported from.
 
     It takes and returns what the module does, so a function that evaluates the module evaluates
-    this. It is always in evaluation mode, and computes without gradients.
+    this. Outputs are on the device of the first tensor that is given. It is always in evaluation
+    mode, and computes without gradients.
 
     Args:
         compute:
@@ -59,4 +60,7 @@ class CalledProgram(torch.nn.Module):
                 became a constant has another value.
         """
         tensors = self._form.tensors(args, kwargs)
-        return self._form.structure(self._compute(tensors))
+        leaves = (each for each in tensors.values() if isinstance(each, torch.Tensor))
+        device = next((each.device for each in leaves), torch.device("cpu"))
+        found = {name: each.to(device) for name, each in self._compute(tensors).items()}
+        return self._form.structure(found)

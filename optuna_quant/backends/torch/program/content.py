@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import torch
-
-
-if TYPE_CHECKING:
-    from torch.fx import GraphModule
+from torch.fx import GraphModule
 
 
 def program_digest(graph: GraphModule) -> str:
@@ -25,7 +21,10 @@ def program_digest(graph: GraphModule) -> str:
         args = torch.fx.node.map_arg(node.args, lambda each: f"%{numbers[each]}")
         kwargs = torch.fx.node.map_arg(node.kwargs, lambda each: f"%{numbers[each]}")
         found.update(repr((node.op, str(node.target), args, kwargs)).encode())
-    for name, tensor in sorted(graph.named_buffers()):
+    for name, nested in graph.named_children():
+        if isinstance(nested, GraphModule):  # The branches of torch.cond, for instance.
+            found.update(repr((name, program_digest(nested))).encode())
+    for name, tensor in sorted(graph.named_buffers(recurse=False)):
         values = tensor.detach().cpu().contiguous()
         found.update(repr((name, str(values.dtype), tuple(values.shape))).encode())
         found.update(values.reshape(-1).view(torch.uint8).numpy().data)
