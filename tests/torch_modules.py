@@ -46,16 +46,18 @@ class ConvNet(nn.Module):
 class Attention(nn.Module):
     """An embedding, attention over any number of tokens, and a layer that is used twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = True) -> None:
         super().__init__()
         self.embedding = nn.Embedding(20, 8)
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
         self.feed = nn.Linear(8, 8)
+        self.last = None if shared else nn.Linear(8, 8)
 
     def forward(self, tokens: torch.Tensor) -> dict[str, Any]:
         x = self.embedding(tokens)
         mixed, _ = self.attention(x, x, x)
-        x = self.feed(torch.relu(self.feed(x + mixed)))
+        last = self.feed if self.last is None else self.last
+        x = last(torch.relu(self.feed(x + mixed)))
         return {"logits": x.mean(1), "hidden": x, "layers": 2}
 
 
@@ -98,5 +100,5 @@ def convnet() -> nn.Module:
     return randomized(ConvNet())
 
 
-def attention() -> nn.Module:
-    return randomized(Attention())
+def attention(*, shared: bool = True) -> nn.Module:
+    return randomized(Attention(shared=shared))

@@ -173,12 +173,15 @@ def _other_models(known: Mapping[str, str], signature: Mapping[str, str]) -> str
 def _options_of(signature: Mapping[str, str]) -> dict[str, str]:
     """The options of a signature, by name."""
     given = signature.get("options", "")
+    if "=" not in given:  # Of a backend that has other words for them.
+        return {"": given} if given else {}
     pairs = [each.partition("=") for each in re.split(r", (?=\w+=)", given)]
     return {name: value for name, _, value in pairs if name}
 
 
 def _shown(options: Mapping[str, str], names: Sequence[str]) -> str:
-    return ", ".join(f"{n}={options[n]}" if n in options else f"no {n}" for n in names)
+    shown = (f"{n}={options[n]}" if n in options else f"no {n}" for n in names)
+    return options[""] if "" in options else ", ".join(shown)
 
 
 def _different_parts(known: Mapping[str, str], signature: Mapping[str, str]) -> list[str]:

@@ -11,6 +11,7 @@ import torch_modules as modules
 
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.torch import TorchBackend
+from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
 from optuna_quant.testing import BlocksTestCase
@@ -33,11 +34,18 @@ class _Torch:
         return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
 
     @pytest.fixture
-    def space(self, backend: Backend) -> TuningSpace:
+    def every_option(
+        self, space: TuningSpace, configs: Mapping[str, QuantConfig]
+    ) -> dict[str, QuantConfig]:
         # Options that differ in ranges alone run the same, and each model is lowered.
-        return backend.tuning_space(
-            op_type_dict={".*": {"activation": {"algorithm": ["minmax"], "scheme": ["asym"]}}}
-        )
+        found = dict(configs)
+        for label in ("w=int8/sym/per_channel", "w=int8/sym/per_tensor", "bf16"):
+            config = space.fp32()
+            for tunable in space.tunables:
+                fitting = (each for each in tunable.options if label in each.label)
+                config = tunable.set(config, next(fitting, tunable.options[-1]))
+            found[label] = config
+        return found
 
 
 class TestTorch(_Torch, BackendTestCase, ModelTestCase, CalibrationTestCase):
@@ -82,7 +90,8 @@ class TestTorchWeights(BackendTestCase, ModelTestCase, CostsTestCase):
 
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
-        net = modules.attention()
+        # The size of ops with one weight adds up only if both have one form.
+        net = modules.attention(shared=False)
         tokens = modules.torch.arange(10).reshape(2, 5)
         return lambda: TorchBackend(net, tokens, approach="weight_only")
 
