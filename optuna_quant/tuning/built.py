@@ -18,6 +18,7 @@ from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.left_out import shown_bytes
 from optuna_quant.tuning.compare import compare
 from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.table import asked_report
 from optuna_quant.tuning.what_runs import describe_runs
@@ -129,7 +130,7 @@ class BuiltModel:
             ValueError:
                 If the file cannot be written, or is one of those that were read.
         """
-        check_output(path, inputs=files_of(self.backend))
+        check_output(path, inputs=files_of(self.backend), endings=endings_of(self.backend))
         self._model.save(path)
 
     def summary(self) -> str:

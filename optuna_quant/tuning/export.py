@@ -22,6 +22,7 @@ from optuna_quant.tuning.chosen_config import check_config
 from optuna_quant.tuning.chosen_config import check_whole
 from optuna_quant.tuning.options.model_options import collect_model
 from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.prepare import backend_of
@@ -127,7 +128,7 @@ def export(
         recipes = with_usual(recipes)  # As a search offers them.
     backend = backend_of(request, calibration_data_of(request), inputs, recipes=recipes)
     if save is not None:
-        check_output(save, inputs=files_of(backend))
+        check_output(save, inputs=files_of(backend), endings=endings_of(backend))
     everything = backend.tuning_space(op_types="all")
     study = find_recorded(storage, study_name, model_of(backend, everything))
     check_protocol(study)

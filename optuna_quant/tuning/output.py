@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import filecmp
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from optuna.logging import get_logger
 
 from optuna_quant._common.atomic_files import locked_directory
 from optuna_quant._common.atomic_files import remove_left_over
+from optuna_quant.backends.base import HasFileEndings
 from optuna_quant.backends.base import ReadsFiles
 from optuna_quant.evaluation.rebuild import rebuild
 from optuna_quant.selection.answer import best_met_trial
@@ -45,6 +47,7 @@ def check_output(
     what: str = "output",
     *,
     inputs: OtherFiles = NO_FILES,
+    endings: Sequence[str] = (),
 ) -> Path:
     """Find out now whether a file can be written later.
 
@@ -55,6 +58,8 @@ def check_output(
             What it is, for the message.
         inputs:
             Other files that it must not be, by what they are.
+        endings:
+            The endings of the backend's own files, see :func:`endings_of`.
 
     Raises:
         ValueError:
@@ -67,8 +72,9 @@ def check_output(
     problem = None
     if file.is_dir() or os.fspath(path).endswith(("/", os.sep)):
         problem = f"it is a directory; give a file in it, such as {str(file / _FILE)!r}"
-    elif what == "output" and file.suffix in _OF_TORCH:
-        problem = f"models are saved as ONNX; give {str(file.with_suffix('.onnx'))!r}"
+    elif what == "output" and file.suffix in _OF_TORCH and file.suffix not in endings:
+        kind, ending = ("PyTorch's programs", endings[0]) if endings else ("ONNX", ".onnx")
+        problem = f"models are saved as {kind}; give {str(file.with_suffix(ending))!r}"
     elif file.exists() and not file.is_file():
         problem = "it exists and is not an ordinary file"
     elif not file.parent.is_dir():
@@ -89,6 +95,11 @@ def check_output(
 def files_of(backend: Backend) -> Mapping[str, Path]:
     """The files that a backend reads, as far as it tells."""
     return backend.files if isinstance(backend, ReadsFiles) else {}
+
+
+def endings_of(backend: object) -> Sequence[str]:
+    """The endings of files that a backend has for its models; none if these are ONNX files."""
+    return backend.file_endings if isinstance(backend, HasFileEndings) else ()
 
 
 def storage_file(storage: object) -> Path | None:
@@ -131,7 +142,7 @@ class SaveBest:
         space: TuningSpace,
         policy: ExitPolicy,
     ) -> None:
-        self._path = check_output(path, inputs=files_of(backend))
+        self._path = check_output(path, inputs=files_of(backend), endings=endings_of(backend))
         self._backend = backend
         self._space = space
         self._policy = policy

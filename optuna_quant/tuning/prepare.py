@@ -45,6 +45,7 @@ from optuna_quant.tuning.options.checks import check_instance
 from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.output import SaveBest
 from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.run import TuningRun
 from optuna_quant.tuning.sensitivities.allowed import allowed_space
 from optuna_quant.tuning.sensitivities.given import given_sensitivity
@@ -271,7 +272,7 @@ def _check_output(request: TuneOptions) -> None:
         "file of sensitivities": request.quantization.sensitivities,
     }
     paths = {name: value for name, value in given.items() if isinstance(value, str | os.PathLike)}
-    check_output(request.output, inputs=paths)
+    check_output(request.output, inputs=paths, endings=endings_of(request.backend))
 
 
 def backend_of(

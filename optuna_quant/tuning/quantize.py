@@ -16,6 +16,7 @@ from optuna_quant.tuning.chosen_config import read_config
 from optuna_quant.tuning.chosen_config import with_recipes
 from optuna_quant.tuning.options.model_options import collect_model
 from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.prepare import backend_of
 from optuna_quant.tuning.prepare import calibration_data_of
@@ -105,7 +106,7 @@ def quantize(
         recipes = dict(given.recipes)
     backend = backend_of(request, calibration_data_of(request), inputs, recipes=recipes)
     if save is not None:
-        check_output(save, inputs=files_of(backend))
+        check_output(save, inputs=files_of(backend), endings=endings_of(backend))
     if given is None:
         chosen = named_config(
             config if isinstance(config, str) else None, space_of(backend, request.quantization)

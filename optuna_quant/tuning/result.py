@@ -19,6 +19,7 @@ from optuna_quant.tuning.op_reasons import explain_op
 from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.outcome import Outcome
 from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.summary import shown_best
 from optuna_quant.tuning.summary import summary
@@ -169,7 +170,7 @@ class TuningResult(Outcome):
                 If no model meets the criterion and ``closest`` is not set, or the file cannot be
                 written or is the file of the FP32 model itself, or as :meth:`model` says.
         """
-        check_output(path, inputs=files_of(self.backend))
+        check_output(path, inputs=files_of(self.backend), endings=endings_of(self.backend))
         if self.is_fp32 and not closest:
             raise ValueError(
                 f"{shown_best(self)}, so none is saved. {self.message} To save "

@@ -13,6 +13,7 @@ from optuna_quant.backends.base.backend import Backend
 from optuna_quant.backends.base.backend import ExecutedOp
 from optuna_quant.backends.base.backend import HasBlocks
 from optuna_quant.backends.base.backend import HasConstantInputs
+from optuna_quant.backends.base.backend import HasFileEndings
 from optuna_quant.backends.base.backend import HasSignature
 from optuna_quant.backends.base.backend import NamesOriginal
 from optuna_quant.backends.base.backend import OpRuns
@@ -76,6 +77,7 @@ __all__ = [
     "GraphNode",
     "HasBlocks",
     "HasConstantInputs",
+    "HasFileEndings",
     "HasGraph",
     "HasKey",
     "HasNative",

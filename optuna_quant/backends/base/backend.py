@@ -223,6 +223,16 @@ class SimulatesTarget(Protocol):
 
 
 @runtime_checkable
+class HasFileEndings(Protocol):
+    """A backend whose models are saved in files of its own."""
+
+    @property
+    def file_endings(self) -> Sequence[str]:
+        """The usual endings of these files, such as ``".pt2"``."""
+        ...
+
+
+@runtime_checkable
 class SimulatesCandidates(Protocol):
     """A backend that can say quickly about what its models will give.
 

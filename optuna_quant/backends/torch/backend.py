@@ -198,6 +198,11 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         """The files that the backend reads, which nothing may overwrite, by what they are."""
         return self._files
 
+    @property
+    def file_endings(self) -> tuple[str, ...]:
+        """The usual endings of the files that models are saved to."""
+        return (".pt2", ".pt")
+
     # What can be done with each op.
 
     @cached_property

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch_modules as modules
 
+import optuna_quant
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.torch import TorchBackend
+from optuna_quant.backends.torch import load
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
@@ -98,3 +101,20 @@ class TestTorchWeights(BackendTestCase, ModelTestCase, CostsTestCase):
     @pytest.fixture
     def feed(self) -> Mapping[str, Any]:
         return {"tokens": modules.torch.arange(15).reshape(3, 5).numpy()}
+
+
+def test_an_answer_is_saved_under_its_own_ending(tmp_path: Path) -> None:
+    net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
+    result = optuna_quant.tune(
+        backend=TorchBackend(net, x[:2], calibration_data=x.numpy()),
+        evaluate=lambda model: float(1 + model(x).argmax(1).float().mean()),
+        tolerable_loss=0.5,
+        objective="size",
+        strategy="basic",
+        max_trials=2,
+        output=tmp_path / "best.pt2",
+        show_progress=False,
+    )
+    result.save(tmp_path / "net.pt2")
+    for name in ("best.pt2", "net.pt2"):
+        assert modules.torch.equal(load(tmp_path / name)(x), result.model().native()(x))

@@ -63,6 +63,7 @@ def work(folder: str, seed: int, kill_after: int | None = None) -> None:
         evaluate=accuracy,
         tolerable_loss=0.5,
         strategy="basic",
+        objective="size",
         max_trials=1,
         storage=str(place / "study.journal"),
         study_name="digits",
