@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx_models import Maker
+from onnx_models import exact_options
 from onnx_models import run
 from onnx_models import samples
 import pytest
@@ -98,7 +99,11 @@ def test_the_recipe_quantizes_the_matmul_under_the_name_of_the_gemm() -> None:
     data = samples(32, 6)
     model = layer([4], transB=1)
     backend = OnnxRuntimeBackend(
-        model, calibration_data=data, recipes={"gemm_to_matmul": True}, approach="dynamic"
+        model,
+        calibration_data=data,
+        recipes={"gemm_to_matmul": True},
+        approach="dynamic",
+        session_options=exact_options(),
     )
     config = backend.tuning_space().default()
     assert list(config.quantized_ops) == ["fc"]

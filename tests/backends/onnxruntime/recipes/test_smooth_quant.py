@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 import onnx
 from onnx_models import Maker
+from onnx_models import exact_options
 from onnx_models import run
 from onnx_models import samples
 import pytest
@@ -166,7 +167,9 @@ def test_a_single_channel_is_left_alone() -> None:
 
 def test_auto_is_no_worse_than_any_alpha_or_none() -> None:
     model, x = transformer_like(layer_norm=False), samples(128, 4, WIDTH)
-    backend = OnnxRuntimeBackend(model, calibration_data={"x": x}, recipes="all")
+    backend = OnnxRuntimeBackend(
+        model, calibration_data={"x": x}, recipes="all", session_options=exact_options()
+    )
     space = backend.tuning_space()
     exact = backend.quantize(space.fp32()).run({"x": x})[0]
 
