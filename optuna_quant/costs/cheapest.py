@@ -1,4 +1,4 @@
-"""The cheapest configuration of a space by a cost table, found by an integer program."""
+"""The cheapest configuration of a space by a cost table: all are tried, or an integer program."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from optuna_quant.costs.enumerated import Choice
+from optuna_quant.costs.enumerated import best_of_all
+from optuna_quant.costs.enumerated import can_be_enumerated
 
 
 if TYPE_CHECKING:
@@ -48,9 +52,10 @@ def cheapest(
 ) -> QuantConfig:
     """The configuration of a space that costs least by a table, within a budget of weights.
 
-    An integer program, solved with :func:`scipy.optimize.milp`: a binary variable for each op and
-    option, and for each boundary variables that say whether its change of precision is paid. It
-    models :meth:`CostTable.cost <optuna_quant.costs.CostTable.cost>` exactly. Of equally cheap
+    Where there are few, all are tried. Otherwise an integer program, solved with
+    :func:`scipy.optimize.milp`: a binary variable for each op and option, and for each boundary
+    variables that say whether its change of precision is paid. It models
+    :meth:`CostTable.cost <optuna_quant.costs.CostTable.cost>` exactly. Of equally cheap
     configurations the one with the smaller sum of weights is taken, then the one with fewer ops
     in fallback. Recipes have their default values. The same arguments give the same answer.
 
@@ -88,8 +93,7 @@ def cheapest(
     if bound is not None and math.isnan(bound):
         raise ValueError("The bound of the sum of weights must be a number, but got nan.")
     parts = _parts(table, space, weights or {}, fixed or {}, forbidden or {})
-    problem = _problem(table, parts)
-    chosen = _solve(problem, parts, None if bound is None or bound == math.inf else bound)
+    chosen = _chosen(table, parts, None if bound is None or bound == math.inf else bound)
     ops: dict[str, OpConfig] = {}
     for part, option in zip(parts, chosen, strict=True):
         ops.update(dict.fromkeys(part.tunable.ops, part.options[option].config))
@@ -173,6 +177,38 @@ def _parts(
         parts.append(_Part(tunable, options, first))
         first += len(options)
     return parts
+
+
+def _chosen(table: CostTable, parts: Sequence[_Part], bound: float | None) -> list[int]:
+    """The position of the option of each part."""
+    if bound is not None:
+        _check_bound(parts, bound)
+    choices = [
+        [
+            Choice(
+                option.cost,
+                option.weight,
+                0 if option.config.is_quantized else len(part.tunable.ops),
+                option.config.is_quantized,
+            )
+            for option in part.options
+        ]
+        for part in parts
+    ]
+    if can_be_enumerated(choices):
+        place = {op: i for i, part in enumerate(parts) for op in part.tunable.ops}
+        return best_of_all(choices, table.boundaries, place, bound=bound, equal=_EQUAL)
+    return _solve(_problem(table, parts), parts, bound)
+
+
+def _check_bound(parts: Sequence[_Part], bound: float) -> None:
+    least = sum(min(option.weight for option in part.options) for part in parts)
+    largest = max((abs(o.weight) for part in parts for o in part.options), default=0.0)
+    if least > bound + _EQUAL * max(1.0, abs(bound), largest):
+        raise ValueError(
+            f"No configuration has a sum of weights of at most {bound:.6g}; the smallest is "
+            f"{least:.6g}."
+        )
 
 
 def _check_known(space: TuningSpace, what: str, named: Mapping[str, Collection[str]]) -> None:
@@ -320,13 +356,6 @@ def _solve(problem: _Problem, parts: Sequence[_Part], bound: float | None) -> li
     """The position of the option of each part."""
     rows = problem.rows
     if bound is not None:
-        least = sum(min(option.weight for option in part.options) for part in parts)
-        slack = _EQUAL * max(1.0, abs(bound), float(np.abs(problem.weights).max(initial=0.0)))
-        if least > bound + slack:
-            raise ValueError(
-                f"No configuration has a sum of weights of at most {bound:.6g}; the smallest is "
-                f"{least:.6g}."
-            )
         rows = _limited(rows, problem.weights, bound)
     best = _minimize(problem, rows, problem.costs)
     if bound is not None and (

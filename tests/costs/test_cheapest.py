@@ -1,7 +1,8 @@
-"""The cheapest configuration by a table: the integer program against trying all of them."""
+"""The cheapest configuration by a table: both ways to find it against trying one after another."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import itertools
 import random
 
@@ -17,6 +18,7 @@ from spaces import make_space
 
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import CostTable
+from optuna_quant.costs import enumerated
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
@@ -55,6 +57,18 @@ def weight_of(config: QuantConfig, weights) -> float:
     return sum(weights[op][option.label] for op, option in config.ops.items())
 
 
+@pytest.fixture(
+    params=["all at once", pytest.param("integer program", marks=pytest.mark.slow)], scope="module"
+)
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How the cheapest is found: in small spaces all are tried at once, if nothing is changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "integer program":
+            patch.setattr(enumerated, "_MOST_CONFIGURATIONS", 0)
+        yield request.param
+
+
+@pytest.mark.usefixtures("way")
 @settings(max_examples=examples(150), deadline=None)
 @given(problems(), st.integers(0, 20))
 def test_agrees_with_trying_all_of_them(problem, bound):
@@ -74,6 +88,7 @@ def test_agrees_with_trying_all_of_them(problem, bound):
     ) == pytest.approx(best)
 
 
+@pytest.mark.usefixtures("way")
 @settings(max_examples=examples(50), deadline=None)
 @given(problems())
 def test_without_weights_of_equally_cheap_ones_the_one_with_fewest_fallbacks(problem):
@@ -84,6 +99,7 @@ def test_without_weights_of_equally_cheap_ones_the_one_with_fewest_fallbacks(pro
     assert (table.cost(found), len(found.fallback_ops)) == pytest.approx(best)
 
 
+@pytest.mark.usefixtures("way")
 @settings(max_examples=examples(50), deadline=None)
 @given(problems(), st.data())
 def test_fixed_and_forbidden_options(problem, data):
@@ -125,10 +141,40 @@ def test_what_it_costs_to_change_precision_outweighs_a_small_gain():
     assert cheapest(paid, space).fallback_ops == ("op1",)
 
 
-def test_large_ones_are_solved_within_the_bound_and_the_same_each_time():
+def test_the_integer_program_finds_the_same(monkeypatch: pytest.MonkeyPatch):
+    rng = random.Random(1)
+    names = [f"op{i}" for i in range(5)]
+    space = make_space(len(names), OPTIONS)
+    for _ in range(10):
+        # No two configurations cost the same.
+        ops = {name: {label: rng.random() for label in LABELS} for name in names}
+        weights = {name: {label: rng.random() for label in LABELS} for name in names}
+        boundaries = tuple(
+            Boundary(a, (b, names[-1]), 0.2 * rng.random(), 0.2 * rng.random())
+            for a, b in itertools.pairwise(names[:-1])
+        )
+        table = CostTable("latency", "s", ops, boundaries)
+        tried = cheapest(table, space, weights=weights, bound=2.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(enumerated, "_MOST_CONFIGURATIONS", 0)
+            solved = cheapest(table, space, weights=weights, bound=2.0)
+        assert tried == solved
+
+
+def test_many_ops_with_one_option_each():
+    table = CostTable(
+        "latency", "s", {f"op{i}": {STATIC.label: 1, FP32.label: 2} for i in range(99)}
+    )
+    space = make_space(99)
+    fixed = {name: FP32.label for name in table.ops if name != "op7"}
+    assert cheapest(table, space, fixed=fixed).quantized_ops == ("op7",)
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(300, marks=pytest.mark.slow)])
+def test_large_ones_are_solved_within_the_bound_and_the_same_each_time(count: int):
     rng = random.Random(0)
     options = (STATIC, STATIC_TENSOR, DYNAMIC, FP32)
-    space = make_space(300, options)
+    space = make_space(count, options)
     ops, weights = {}, {}
     for name in space.default().ops:
         ops[name] = {o.label: rng.random() for o in options}
@@ -139,9 +185,9 @@ def test_large_ones_are_solved_within_the_bound_and_the_same_each_time():
         for a, b in itertools.pairwise(names)
     )
     table = CostTable("latency", "s", ops, boundaries)
-    found = cheapest(table, space, weights=weights, bound=30.0)
-    assert weight_of(found, weights) <= 30.0 + 1e-6
-    assert found == cheapest(table, space, weights=weights, bound=30.0)
+    found = cheapest(table, space, weights=weights, bound=count / 10)
+    assert weight_of(found, weights) <= count / 10 + 1e-6
+    assert found == cheapest(table, space, weights=weights, bound=count / 10)
     free = cheapest(table, space)
     assert table.cost(free) < table.cost(found) < table.cost(space.fp32())
 
