@@ -84,6 +84,8 @@ def tradeoff(
     last: list[OpConfig] | None = None
     for multiplier in problem.multipliers():
         chosen = problem.solve(multiplier)
+        if chosen == last:
+            continue
         steps = [chosen] if last is None else [*problem.between(last, chosen), chosen]
         for step in steps:
             config = base.with_ops(

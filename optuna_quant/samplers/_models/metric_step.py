@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 import math
 
 
@@ -30,7 +31,7 @@ def metric_step(values: Sequence[float]) -> float:
     """
     steps = 1
     for value in values:
-        found = Fraction(value).limit_denominator(_MOST_SAMPLES)
+        found = _count(value)
         if abs(float(found) - value) > _ROUNDING * max(1.0, abs(value)):
             return 0.0
         steps = math.lcm(steps, found.denominator)
@@ -38,3 +39,9 @@ def metric_step(values: Sequence[float]) -> float:
             return 0.0
     # Of whole numbers alone nothing is known: a perfect score is one, whatever the samples.
     return 1.0 / steps if steps > 1 else 0.0
+
+
+@lru_cache(maxsize=4096)  # The same values are asked for after each trial.
+def _count(value: float) -> Fraction:
+    """The fraction next to a value that is a count of samples, perhaps."""
+    return Fraction(value).limit_denominator(_MOST_SAMPLES)
