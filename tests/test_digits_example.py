@@ -65,7 +65,7 @@ def test_plain_int8_misses_the_criterion(measured: Measured) -> None:
     assert not ONE_PERCENT.meets(accuracy, measured.fp32)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_one_or_two_ops_in_fp32_do_not_cure_it(measured: Measured, count: int) -> None:
     for ops in combinations(POINTWISE, count):
         assert not ONE_PERCENT.meets(measured.accuracy(*ops), measured.fp32), ops

@@ -214,6 +214,7 @@ def test_own_strategy_is_that_of_the_example() -> None:
     assert [line.strip() for line in example.splitlines() if line.strip() in plan] == plan
 
 
+@pytest.mark.slow
 def test_own_strategy_of_the_readme_works(tmp_path: Path) -> None:
     (snippet,) = [
         block.text

@@ -297,17 +297,16 @@ class OwnError(Exception):
     pass
 
 
-@pytest.mark.parametrize("error", [OwnError, optuna.TrialPruned, KeyboardInterrupt])
-def test_parameters_are_written_whatever_ends_the_block(
-    error: type[BaseException], study: optuna.Study
-) -> None:
-    trial = study.ask()
-    storage = trial.storage
-    with pytest.raises(error), buffered_writes(trial):
-        x = trial.suggest_float("x", 0, 1)
-        raise error
-    assert trial.storage is storage
-    assert fresh(study)[0].params == {"x": x}
+def test_parameters_are_written_whatever_ends_the_block(study: optuna.Study) -> None:
+    errors: list[type[BaseException]] = [OwnError, optuna.TrialPruned, KeyboardInterrupt]
+    for error in errors:
+        trial = study.ask()
+        storage = trial.storage
+        with pytest.raises(error), buffered_writes(trial):
+            x = trial.suggest_float("x", 0, 1)
+            raise error
+        assert trial.storage is storage
+        assert fresh(study)[-1].params == {"x": x}
 
 
 @elsewhere

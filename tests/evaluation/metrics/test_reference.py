@@ -290,7 +290,7 @@ def test_a_search_is_continued(tmp_path: Path) -> None:
     model = onnx_models.convnet()
     short = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=2, objective="ops"))
     started = len(short.study.trials)
-    longer = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=12, objective="ops"))
+    longer = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=6, objective="ops"))
     assert started < len(longer.study.trials)
     (there,) = onnx_models.run(model, {"x": X})
     for trial in longer.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))[1:]:

@@ -58,7 +58,7 @@ def test_sizes_are_predicted_to_a_few_nodes(name: str) -> None:
         "shared_weight": {"MatMul": {"weight": {"granularity": ["per_tensor"]}}},
     }
     space = backend.tuning_space(op_type_dict=same.get(name))
-    table = backend.costs(space, seconds=0.1).table("size")
+    table = backend.costs(space, seconds=0.1, checks=0).table("size")
     assert table.unit == "bytes"
     for config in [space.fp32(), space.default(), *random_configs(space, 20, seed=5)]:
         # A pair of nodes has some 200 bytes.
@@ -73,7 +73,7 @@ def test_the_size_of_a_large_model_is_its_weights() -> None:
         h = m.node("Relu", [m.node("Gemm", [h, m.weight(64, 64), m.weight(64)])])
     backend = backend_of(m.model([h]), 64)
     space = backend.tuning_space()
-    table = backend.costs(space, seconds=0.1).table("size")
+    table = backend.costs(space, seconds=0.1, checks=0).table("size")
     for config in random_configs(space, 20, seed=5):
         size = backend.quantize(config).nbytes
         assert abs(table.cost(config) - size) <= 0.005 * size

@@ -327,7 +327,7 @@ def some_of(forms: list[tuple[str, int, Form]], where: str) -> list[tuple[str, i
     Every form has its place among them, or every value of every attribute if there are many.
     """
     if len(forms) >= MANY:
-        return forms[3 * WHERE.index(where) :: 11]
+        return forms[3 * WHERE.index(where) :: 23]
     step = min(len(WHERE), (len(forms) + 1) // 2)
     return forms[WHERE.index(where) % step :: step]
 
