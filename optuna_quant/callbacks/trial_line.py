@@ -184,8 +184,9 @@ def _decided(
         outcome, mood = "met, and the search goes on", Mood.PROMISING
     same = view.reused_from
     source = "" if same is None else f" (same model as trial {same})"
-    if not met and view.simulated_metric is not None:
-        source = f" (its simulation met it with {view.simulated_metric:.6g})"
+    if not met and view.simulation is not None:
+        differs = "" if view.simulation.difference is None else f": {view.simulation.difference}"
+        source = f" (its simulation met it with {view.simulation.metric:.6g}{differs})"
     shown = shown_loss(view.metric, baseline.value, criterion)
     return f"{outcome}: {shown}{_on_all(view)}{source}", mood
 
