@@ -185,8 +185,9 @@ def _decided(
     same = view.reused_from
     source = "" if same is None else f" (same model as trial {same})"
     if not met and view.simulation is not None:
-        differs = "" if view.simulation.difference is None else f": {view.simulation.difference}"
-        source = f" (its simulation met it with {view.simulation.metric:.6g}{differs})"
+        differs = view.simulation.difference
+        more = "" if differs is None else f"; {differs.in_short}"
+        source = f" (its simulation met it with {view.simulation.metric:.6g}{more})"
     shown = shown_loss(view.metric, baseline.value, criterion)
     return f"{outcome}: {shown}{_on_all(view)}{source}", mood
 

@@ -35,6 +35,15 @@ class OutputDifference:
     largest: float | None = None
     relative: float | None = None
 
+    @property
+    def in_short(self) -> str:
+        """The one thing that tells most."""
+        if self.agreement is not None:
+            return f"{_share(self.agreement)} of predictions are the same"
+        if self.largest is None:
+            return "outputs are not finite"
+        return f"outputs differ by at most {self.largest:.3g}"
+
     def __str__(self) -> str:
         on = f"{self.samples} {self.of} sample{'' if self.samples == 1 else 's'}"
         if self.largest is None or self.relative is None:

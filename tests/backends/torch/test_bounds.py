@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 import itertools
+import logging
+import sys
+from threading import Event
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+import warnings
 
 import numpy as np
 import pytest
@@ -15,7 +24,10 @@ from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch.calibration import ProgramCalibration
 from optuna_quant.backends.torch.candidates import observing
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
+from optuna_quant.backends.torch.converted.torchao_passes import quiet_torchao
 from optuna_quant.backends.torch.graph.ops import TorchOp
+from optuna_quant.backends.torch.graph.run import plain_kernels
+from optuna_quant.backends.torch_program.quiet import without_idle_output
 from optuna_quant.space.config import QuantConfig
 
 
@@ -127,3 +139,48 @@ def test_scores_are_the_same_while_other_threads_switch() -> None:
         for each in switches:
             each.result()
         assert all(each.result() == expected for each in scores)
+
+
+def overlapping(make: Callable[[], AbstractContextManager[object]]) -> None:
+    """Another thread enters while this one is inside, if it can, and leaves after it."""
+    entered, left = Event(), Event()
+
+    def other() -> None:
+        with make():
+            entered.set()
+            left.wait(10)
+
+    thread = Thread(target=other)
+    with make():
+        thread.start()
+        entered.wait(0.2)  # It may have to wait.
+    left.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("make", [without_idle_output, quiet_torchao])
+def test_threads_that_export_leave_no_filters(
+    make: Callable[[], AbstractContextManager[object]],
+) -> None:
+    logger = logging.getLogger("torchao" if make is quiet_torchao else "torch.export")
+    before, level, stream = list(warnings.filters), logger.level, sys.stderr
+    overlapping(make)
+    assert warnings.filters == before
+    assert logger.level == level
+    assert sys.stderr is stream
+
+
+def test_threads_that_need_plain_kernels_leave_the_others_enabled() -> None:
+    targets = ["aten.scaled_dot_product_attention.default", "aten.lstm.input"]
+    graph: Any = SimpleNamespace(
+        graph=SimpleNamespace(nodes=[SimpleNamespace(target=each) for each in targets])
+    )
+
+    def enabled() -> tuple[bool, bool]:
+        return torch.backends.cuda.flash_sdp_enabled(), torch.backends.mkldnn.enabled
+
+    before = enabled()
+    with plain_kernels(graph):
+        assert enabled() != before
+    overlapping(lambda: plain_kernels(graph))
+    assert enabled() == before
