@@ -42,8 +42,8 @@ from optuna_quant import tune
 from optuna_quant.backends.base import Model
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch import TorchModel
-from optuna_quant.backends.torch.converted.comparing import compare
 from optuna_quant.costs.timing import time_interleaved
+from optuna_quant.evaluation.difference import compare
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Hashable
-from collections.abc import Iterator
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 import hashlib
@@ -15,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.ranges.ranges import quantize_weight
 from optuna_quant.backends.ranges.ranges import quantized_limits
 
@@ -24,48 +22,6 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.space.config import TensorConfig
-
-
-CACHE_BYTES = 1 << 30
-
-
-class BoundedCache(MutableMapping[Hashable, Any]):
-    """A dictionary that forgets what was used longest ago when its values get too large.
-
-    Args:
-        max_bytes:
-            The most bytes that the arrays in the values, which are tuples of arrays or have an
-            attribute ``nbytes``, may take. The newest value is kept even if it alone takes more.
-    """
-
-    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._values: OrderedDict[Hashable, Any] = OrderedDict()
-        self.nbytes = 0
-
-    def __getitem__(self, key: Hashable) -> Any:
-        self._values.move_to_end(key)
-        return self._values[key]
-
-    def __setitem__(self, key: Hashable, value: Any) -> None:
-        self.pop(key, None)
-        self._values[key] = value
-        self.nbytes += _nbytes(value)
-        while self.nbytes > self._max_bytes and len(self._values) > 1:
-            del self[next(iter(self._values))]
-
-    def __delitem__(self, key: Hashable) -> None:
-        self.nbytes -= _nbytes(self._values.pop(key))
-
-    def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-
-def _nbytes(value: Any) -> int:
-    return int(sum(a.nbytes for a in value) if isinstance(value, tuple) else value.nbytes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FixedTrial
 
+from optuna_quant.backends.torch.qat.finished import check_finite
 from optuna_quant.backends.torch.qat.finished import trained_program
 from optuna_quant.backends.torch.qat.kept import KeptTrainings
 from optuna_quant.backends.torch.qat.kept import nbytes_of
@@ -100,6 +101,7 @@ class Trainer:
             pruner = training.pruner
             run = TrainingRun(trial, name, device=self._program.device, pruner=pruner)
             module = training(self.prepare(plan, config), run)
+            check_finite(module)  # Otherwise another worker would be given it.
             name = _with(name, trial.hyperparameters)
             data = self.kept.get(name, lambda: packed(module), nbytes=nbytes_of(module))
         return self._restored(plan, config, data)
@@ -130,7 +132,7 @@ class Trainer:
             trial = _Repeated(hyperparameters)
             run = TrainingRun(trial, name, device=self._program.device)
             try:
-                return packed(training(self.prepare(plan, config), run))
+                module = training(self.prepare(plan, config), run)
             except ValueError as error:
                 if "FixedTrial" not in str(error):
                     raise
@@ -141,6 +143,8 @@ class Trainer:
                     "backend.quantize_trained(config, hyperparameters). "
                     f"Optuna says: {error}"
                 ) from error
+            check_finite(module)
+            return packed(module)
 
         name = _with(self._name(plan, config), hyperparameters)
         data = self.kept.find(name)
