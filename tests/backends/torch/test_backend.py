@@ -461,6 +461,10 @@ def test_arithmetic_is_what_this_processor_does(monkeypatch: pytest.MonkeyPatch)
         (False, "weight_only"): "exact",
         (True, "weight_only"): "exact",
     }
+    monkeypatch.setattr(module, "products_saturate", lambda: True)
+    narrow = conv_backend(approach="static", reduce_range=True).signature()
+    assert narrow["arithmetic"] == "exact"
+    assert "reduce_range=True" in narrow["options"]
 
 
 def test_it_is_said_once_that_products_saturate(

@@ -14,6 +14,8 @@ import torch
 from optuna_quant._common.bounded_cache import CACHE_BYTES
 from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.ranges.ranges import quantize_weight
+from optuna_quant.backends.ranges.seven_bits import on_grid
+from optuna_quant.backends.ranges.seven_bits import seven_bit_grid
 from optuna_quant.backends.weight_algorithms.grouped import GroupedWeight
 from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
@@ -86,6 +88,8 @@ class QuantizedWeights:
         max_bytes:
             The most bytes that kept integers take, and kept tensors, each. Default: 1 GB, but at
             least what two configurations take.
+        reduce_range:
+            Whether weights that are multiplied as integers use 7 of their 8 bits.
     """
 
     def __init__(
@@ -94,8 +98,10 @@ class QuantizedWeights:
         moments: Callable[[TorchOp, int | None], InputMoments],
         *,
         max_bytes: int | None = None,
+        reduce_range: bool = False,
     ) -> None:
         self._program = program
+        self._reduce_range = reduce_range
         self._moments = moments
         if max_bytes is None:
             max_bytes = max(CACHE_BYTES, 2 * sum(t.nbytes for t in program.values.values()))
@@ -153,9 +159,12 @@ class QuantizedWeights:
                 moments=moments,
             )
         axis = op.channel_axis if config.granularity == "per_channel" else None
-        codes, scales, _ = quantize_weight(
+        codes, scales, zeros = quantize_weight(
             values, config.dtype, config.scheme, axis, config.algorithm
         )
+        if self._reduce_range:
+            scales, zeros, limits = seven_bit_grid(scales, zeros, config.dtype, config.scheme)
+            codes = on_grid(values, scales, zeros, axis, limits)
         place = op.form.weight.axis if op.form.weight and op.form.weight.axis is not None else 0
         if axis is None:
             scales = np.full(values.shape[place], scales, np.float32)

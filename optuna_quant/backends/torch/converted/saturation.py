@@ -18,7 +18,8 @@ _ACTIVATION, _WEIGHT = 255, 127
 SATURATING = (
     "Sums of 8-bit products saturate in PyTorch's integer kernels on this processor, which has no "
     "VNNI instructions: converted programs are less accurate here than on others and than their "
-    "simulations, and more ops may have to stay in FP32. Tune where the model will run."
+    "simulations, and more ops may have to stay in FP32. If the model will run on such "
+    "processors, compare reduce_range=True; otherwise tune where it will run."
 )
 
 

@@ -61,7 +61,7 @@ def trained_program(module: PreparedModule) -> TrainedProgram:
         if name in known
     }
     program = how.program.with_values(values)
-    weights = QuantizedWeights(program, _no_moments)
+    weights = QuantizedWeights(program, _no_moments, reduce_range=how.reduce_range)
     ranges = module.ranges()
     ops = {}
     for name, op in how.plan.ops.items():

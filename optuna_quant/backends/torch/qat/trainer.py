@@ -45,6 +45,8 @@ class Trainer:
             The user's parameters and buffers.
         training:
             How models are trained; None if the user does so.
+        reduce_range:
+            Whether weights that are multiplied as integers use 7 of their 8 bits.
 
     Attributes:
         kept:
@@ -52,9 +54,15 @@ class Trainer:
     """
 
     def __init__(
-        self, program: SwitchedProgram, state: ModuleState, training: Training | None
+        self,
+        program: SwitchedProgram,
+        state: ModuleState,
+        training: Training | None,
+        *,
+        reduce_range: bool = False,
     ) -> None:
         self._program = program
+        self._reduce_range = reduce_range
         self._state = state
         self.training = training
         self.kept = KeptTrainings()
@@ -80,7 +88,14 @@ class Trainer:
         """
         if learn_ranges is None:
             learn_ranges = self.training is not None and self.training.learn_ranges
-        return PreparedModule(self._program, plan, config, self._state, learn_ranges=learn_ranges)
+        return PreparedModule(
+            self._program,
+            plan,
+            config,
+            self._state,
+            learn_ranges=learn_ranges,
+            reduce_range=self._reduce_range,
+        )
 
     def trained(
         self, plan: ModelPlan, config: QuantConfig, trial: TrainingTrial

@@ -141,6 +141,17 @@ def test_of_two_kernels_only_the_maximum_is_taken_in_floats() -> None:
     assert compare(it.backend.simulated(config), model, it.feeds()).relative < _LOWERED
 
 
+@pytest.mark.parametrize(("name", "approach"), [("convolutions", "static"), ("chain", "dynamic")])
+def test_weights_of_seven_bits_saturate_nowhere(name: str, approach: str) -> None:
+    pytest.importorskip("torchao")
+    it = ready(name, approach, reduce_range=True)
+    config = it.config(approach)
+    model = it.backend.converted(config)
+    assert any(runs.integer for runs in it.backend.executed(config).values())
+    assert compare(it.backend.simulated(config), model, it.feeds()).relative < 0.01
+    assert it.backend.signature()["arithmetic"] == "exact"
+
+
 @pytest.mark.parametrize("inputs", [8, 24, 48])
 def test_a_weight_that_a_kernel_would_read_beyond_has_none(inputs: int) -> None:
     net = torch.nn.Linear(inputs, 8).eval()
