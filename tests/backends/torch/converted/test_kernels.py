@@ -119,6 +119,24 @@ def test_of_two_kernels_only_the_maximum_is_taken_in_floats() -> None:
     assert compare(it.backend.simulated(config), model, it.feeds()).relative < 0.01
 
 
+def test_what_is_added_or_moved_behind_a_kernel_leaves_integers() -> None:
+    pytest.importorskip("torchao")
+    it = ready("rearranged", "static")
+    config = it.config("static")
+    model = it.backend.converted(config)
+    targets = [str(node.target) for node in model.program.graph.graph.nodes]
+    # The input, and what the last layer reads behind a mean.
+    assert sum("quantize_per_tensor" in each for each in targets) == 2
+    # That before the mean, which is in floats.
+    assert sum("relu" in each for each in targets) == 1
+    assert not any("add" in each for each in targets)
+    runs = it.backend.executed(config)
+    assert {each.kernel for each in runs.values()} == {
+        "onednn.qconv_pointwise",
+        "onednn.qlinear_pointwise",
+    }
+
+
 @pytest.mark.parametrize("inputs", [8, 24, 48])
 def test_a_weight_that_a_kernel_would_read_beyond_has_none(inputs: int) -> None:
     net = torch.nn.Linear(inputs, 8).eval()
