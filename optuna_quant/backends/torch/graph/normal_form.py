@@ -14,7 +14,6 @@ from optuna_quant.backends.torch.graph.in_place import replace_in_place
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch.export import ExportedProgram
     from torch.fx import Graph
     from torch.fx import Node
 
@@ -49,33 +48,6 @@ def normalize(graph: Graph, parameters: Mapping[str, str]) -> None:
     replace_in_place(graph)
     for node in list(graph.nodes):
         _make_linear(graph, node)
-
-
-def lifted_parameters(program: ExportedProgram) -> dict[str, str]:
-    """The names of the parameters that a program has as constants, too, by the constants' names.
-
-    Keras takes its variables out of their parameters, which gives tensors of the same memory.
-
-    Args:
-        program:
-            The program.
-    """
-    known: dict[object, str] = {}
-    for name, tensor in program.state_dict.items():
-        # Of several names the shortest one is that of the whole model.
-        same = known.setdefault(_memory(tensor), name)
-        known[_memory(tensor)] = min(same, name, key=len)
-    found = {}
-    for name, constant in program.constants.items():
-        if isinstance(constant, torch.Tensor) and constant.numel():
-            path = known.get(_memory(constant))
-            if path is not None:
-                found[name] = path
-    return found
-
-
-def _memory(tensor: torch.Tensor) -> object:
-    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype
 
 
 def _is_idle(cast: Node) -> bool:

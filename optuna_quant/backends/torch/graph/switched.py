@@ -17,7 +17,6 @@ from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
 
 from optuna_quant.backends.torch.graph.constant_view import constant_view
-from optuna_quant.backends.torch.graph.normal_form import lifted_parameters
 from optuna_quant.backends.torch.graph.normal_form import normalize
 from optuna_quant.backends.torch.graph.ops import TorchOp
 from optuna_quant.backends.torch.graph.ops import find_ops
@@ -158,7 +157,7 @@ class SwitchedProgram:
         graph.set_codegen(CodeGen())
         _check_buffers(graph)
         _copy_written_inputs(graph)
-        normalize(graph, lifted_parameters(exported.program))
+        normalize(graph, exported.lifted)
         self.writes = any(map(writes_in_place, graph.nodes))
         self.ops: tuple[TorchOp, ...] = find_ops(graph, exported.module_paths())
         nodes = {node.name: node for node in graph.nodes}
