@@ -152,6 +152,24 @@ def test_weights_of_seven_bits_saturate_nowhere(name: str, approach: str) -> Non
     assert it.backend.signature()["arithmetic"] == "exact"
 
 
+def test_what_is_added_or_moved_behind_a_kernel_leaves_integers() -> None:
+    pytest.importorskip("torchao")
+    it = ready("rearranged", "static")
+    config = it.config("static")
+    model = it.backend.converted(config)
+    targets = [str(node.target) for node in model.program.graph.graph.nodes]
+    # The input, and what the last layer reads behind a mean.
+    assert sum("quantize_per_tensor" in each for each in targets) == 2
+    # That before the mean, which is in floats.
+    assert sum("relu" in each for each in targets) == 1
+    assert not any("add" in each for each in targets)
+    runs = it.backend.executed(config)
+    assert {each.kernel for each in runs.values()} == {
+        "onednn.qconv_pointwise",
+        "onednn.qlinear_pointwise",
+    }
+
+
 @pytest.mark.parametrize("inputs", [8, 24, 48])
 def test_a_weight_that_a_kernel_would_read_beyond_has_none(inputs: int) -> None:
     net = torch.nn.Linear(inputs, 8).eval()
