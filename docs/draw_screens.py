@@ -125,9 +125,11 @@ def notebook(folder: Path) -> None:
 def dashboard(folder: Path) -> None:
     """The page of a study in optuna-dashboard, and its note."""
     here = Path(sys.executable).parent
+    # Without recipes there is something to decide for the ops.
+    search = [*COMMAND.split()[1:], "--recipes", "none"]
     record = ["--storage", "digits.journal", "--study-name", "digits"]
     # No answer is an answer as well; what it says of it is not looked at here.
-    subprocess.run([here / "optuna-quant", *COMMAND.split()[1:], *record], cwd=folder, check=False)
+    subprocess.run([here / "optuna-quant", *search, *record], cwd=folder, check=False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -137,9 +139,9 @@ def dashboard(folder: Path) -> None:
     study = f"http://127.0.0.1:{port}/dashboard/studies/0"
     try:
         time.sleep(SERVED)
-        photograph(study, IMAGES / "dashboard.png", width=1050, height=1695, at=folder)
+        photograph(study, IMAGES / "dashboard.png", width=1310, height=2120, at=folder)
         photograph(
-            f"{study}/note", IMAGES / "dashboard_note.png", width=825, height=405, at=folder
+            f"{study}/note", IMAGES / "dashboard_note.png", width=1030, height=640, at=folder
         )
     finally:
         served.terminate()
@@ -176,6 +178,7 @@ def photograph(
             "--disable-gpu",
             "--hide-scrollbars",
             "--virtual-time-budget=60000",
+            *(["--force-device-scale-factor=0.8"] if isinstance(page, str) else []),
             f"--window-size={width},{height}",
             f"--screenshot={taken}",
             address,
