@@ -47,12 +47,13 @@ NAMES = (
     "torch_switch",
     "torch_cases",
     "torch_peer",
+    "torch_inc",
     "torch_qat",
     "smollm2_search",
     "smollm2_blocks",
     "dashboard",
 )
-NEED_CASES = ("acceptance", "build", "peers", "torch_cases")
+NEED_CASES = ("acceptance", "build", "peers", "torch_cases", "torch_inc")
 
 
 def main() -> None:

@@ -42,8 +42,8 @@ from optuna_quant import tune
 from optuna_quant.backends.base import Model
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch import TorchModel
-from optuna_quant.backends.torch.converted.comparing import compare
 from optuna_quant.costs.timing import time_interleaved
+from optuna_quant.evaluation.difference import compare
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 
@@ -118,12 +118,12 @@ def run(cases: Path | None) -> None:
         f"{'/own':>6}{'file':>6}"
     )
     with one_thread():
-        for each in _cases(cases):
+        for each in module_cases(cases):
             for line in _rows(each):
                 print(f"{each.case.name:20}{line}", flush=True)
 
 
-def _cases(cases: Path) -> Iterator[ModuleCase]:
+def module_cases(cases: Path) -> Iterator[ModuleCase]:
     only = os.environ.get("CASE", ",".join(NAMES)).split(",")
     for name in NAMES:
         if name in only:
@@ -135,7 +135,7 @@ def _cases(cases: Path) -> Iterator[ModuleCase]:
 def _rows(it: ModuleCase) -> Iterator[str]:
     whole = it.backend.quantize(it.in_floats(None))
     fp32, bf16 = whole.compiled(), it.backend.quantize(it.in_floats(_BF16)).compiled()
-    seconds = _times(it, fp32, bf16)
+    seconds = times_of(it, fp32, bf16)
     ops = len(it.backend.capability().ops)
     yield (
         f"FP32: accuracy {it.accuracy(it.module):.4f}, {ops} ops; compiled, batch {BATCH}: "
@@ -149,8 +149,8 @@ def _rows(it: ModuleCase) -> Iterator[str]:
 def _answers(
     it: ModuleCase, objective: str, whole: TorchModel, fp32: TorchModel, bf16: TorchModel
 ) -> Iterator[str]:
-    result = _tuned(it, objective, backend=it.backend)
-    model = it.backend.quantize(_config(result))
+    result = tuned(it, objective, backend=it.backend)
+    model = it.backend.quantize(config_of(result))
     same = compare(model.simulated, model, it.feeds(model))
     differ = it.accuracy(model.native()) - it.accuracy(model.simulated.native())
     compared: list[Model] = [fp32, bf16, model.compiled()]
@@ -158,15 +158,15 @@ def _answers(
     if other is not None:
         backend: Any = other.backend
         compared += [
-            backend.quantize(_config(other)),
+            backend.quantize(config_of(other)),
             backend.quantize(other.space.fp32()),
         ]
-    times = _times(it, *compared)
+    times = times_of(it, *compared)
 
     def row(road: str, found: TuningResult, agreement: str, seconds: float, own: float) -> str:
-        config = _config(found)
+        config = config_of(found)
         return (
-            f"{road:8}{objective:10}{it.tolerance:8.3f}{_met(found):>5}{_loss(found):>8}"
+            f"{road:8}{objective:10}{it.tolerance:8.3f}{met_of(found):>5}{loss_of(found):>8}"
             f"{found.full_evaluations:7.2f}{len(config.fallback_ops):9}{_in_bf16(config):5}"
             f"{agreement:>18}{1e3 * seconds:9.3f}{seconds / times[0]:6.2f}"
             f"{seconds / times[1]:6.2f}{seconds / own:6.2f}"
@@ -177,11 +177,11 @@ def _answers(
     yield f"{row('PyTorch', result, agreement, times[2], times[0])}{file:6.2f}"
     if other is not None:
         whole_file = _file_bytes(backend.quantize(other.space.fp32()))
-        file = _file_bytes(backend.quantize(_config(other))) / whole_file
+        file = _file_bytes(backend.quantize(config_of(other))) / whole_file
         yield f"{row('ONNX', other, '', times[3], times[4])}{file:6.2f}"
 
 
-def _tuned(it: ModuleCase, objective: str, **given: Any) -> TuningResult:
+def tuned(it: ModuleCase, objective: str, **given: Any) -> TuningResult:
     return tune(
         **given,
         evaluate=it.accuracy,
@@ -197,7 +197,7 @@ def _onnx(it: ModuleCase, objective: str) -> TuningResult | None:
     if os.environ.get("ONNX") == "0":
         return None
     x = torch.from_numpy(it.case.calibration)
-    return _tuned(
+    return tuned(
         it,
         objective,
         model=it.module,
@@ -207,13 +207,13 @@ def _onnx(it: ModuleCase, objective: str) -> TuningResult | None:
     )
 
 
-def _times(it: ModuleCase, *models: Model) -> list[float]:
+def times_of(it: ModuleCase, *models: Model) -> list[float]:
     runs = [it.timed(model) for model in models]
     timings = time_interleaved(runs, rounds=_ROUNDS, seconds=_TIMED_SECONDS)
     return [timing.quickest for timing in timings]
 
 
-def _config(result: TuningResult) -> QuantConfig:
+def config_of(result: TuningResult) -> QuantConfig:
     """The answer, or FP32 where none was found."""
     return result.config if result.met and result.config else result.space.fp32()
 
@@ -222,11 +222,11 @@ def _in_bf16(config: QuantConfig) -> int:
     return sum(option.mode == "bf16" for option in config.ops.values())
 
 
-def _met(result: TuningResult) -> str:
+def met_of(result: TuningResult) -> str:
     return "FP32" if result.is_fp32 else "yes" if result.met else "no"
 
 
-def _loss(result: TuningResult) -> str:
+def loss_of(result: TuningResult) -> str:
     return "-" if result.loss is None else f"{result.loss:.2%}"
 
 

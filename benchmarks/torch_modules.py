@@ -52,13 +52,14 @@ class Block(nn.Module):
         self.qkv, self.o = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.f1, self.f2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.heads = heads
+        self.scale = (width // heads) ** -0.5  # A number, which torch.ao's FX mode takes.
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, tokens, width = x.shape
         parts = self.qkv(self.n1(x)).reshape(batch, tokens, 3, self.heads, -1)
         q, k, v = parts.transpose(1, 3).unbind(2)
         # PyTorch 2.13 fails to compile keys that one permutation has transposed.
-        scores = q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5
+        scores = q @ k.transpose(-2, -1) * self.scale
         mixed = (scores.softmax(-1) @ v).transpose(1, 2)
         x = x + self.o(mixed.reshape(batch, tokens, width))
         return x + self.f2(nn.functional.gelu(self.f1(self.n2(x))))

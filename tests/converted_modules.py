@@ -185,13 +185,17 @@ class Ready(NamedTuple):
         return QuantConfig(found)
 
 
-def ready(name: str, approach: str) -> Ready:
+def ready(name: str, approach: str, *, reduce_range: bool = False) -> Ready:
     """A backend of one of the modules."""
     torch.manual_seed(0)
     case = CASES[name]
     module = case.make().eval()
     samples = case.samples(16)
     backend = TorchBackend(
-        module, samples[:2], calibration_data=samples.numpy(), approach=approach
+        module,
+        samples[:2],
+        calibration_data=samples.numpy(),
+        approach=approach,
+        reduce_range=reduce_range,
     )
     return Ready(backend, samples, module)

@@ -16,15 +16,9 @@ import time
 from typing import Any
 
 from child_paths import python_path
+from free_ports import free_port
 import pytest
 import services
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def _missing(what: str) -> None:

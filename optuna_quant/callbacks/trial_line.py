@@ -184,8 +184,10 @@ def _decided(
         outcome, mood = "met, and the search goes on", Mood.PROMISING
     same = view.reused_from
     source = "" if same is None else f" (same model as trial {same})"
-    if not met and view.simulated_metric is not None:
-        source = f" (its simulation met it with {view.simulated_metric:.6g})"
+    if not met and view.simulation is not None:
+        differs = view.simulation.difference
+        more = "" if differs is None else f"; {differs.in_short}"
+        source = f" (its simulation met it with {view.simulation.metric:.6g}{more})"
     shown = shown_loss(view.metric, baseline.value, criterion)
     return f"{outcome}: {shown}{_on_all(view)}{source}", mood
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna.exceptions import TrialPruned
+from optuna.logging import get_logger
 
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.base import SimulatesCandidates
 from optuna_quant.backends.base import TrainsCandidates
+from optuna_quant.evaluation.difference import difference_of
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.function import GivenScores
+from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.rebuild import built
 from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.evaluation.study_training import StudyTraining
@@ -23,6 +26,7 @@ from optuna_quant.evaluation.user_code import shown
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.samplers._engine.contract import TellsNewConfigs
 from optuna_quant.study import record
+from optuna_quant.study.simulation import Simulation
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.backends.base import CandidateModel
+    from optuna_quant.backends.base import Model
     from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
     from optuna_quant.evaluation.guarded import GuardedEvaluation
     from optuna_quant.evaluation.model_reuse import ModelReuse
@@ -42,7 +47,11 @@ if TYPE_CHECKING:
     from optuna_quant.evaluation.study_samples import StudySamples
     from optuna_quant.evaluation.trial_record import TrialRecord
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.study.simulation import OutputDifference
     from optuna_quant.study.waiting import Waiting
+
+
+_logger = get_logger(__name__)
 
 
 class CandidateError(Exception):
@@ -131,7 +140,7 @@ class CandidateMeasurement:
             if duplicate is not None:
                 return self._reuse.take_over(trial, written, duplicate)
             metric = self._evaluated(trial, model, waiting)
-            metric = self._as_built(trial, config, metric, waiting)
+            metric = self._as_built(trial, config, model, metric, waiting)
         self._reuse.keep(trial, metric)
         return metric
 
@@ -181,7 +190,12 @@ class CandidateMeasurement:
             raise CandidateError(f"Not built: {shown(error)}", final=True) from error
 
     def _as_built(
-        self, trial: optuna.Trial, config: QuantConfig, metric: float, waiting: Waiting
+        self,
+        trial: optuna.Trial,
+        config: QuantConfig,
+        simulated: CandidateModel,
+        metric: float,
+        waiting: Waiting,
     ) -> float:
         """The metric of the model itself, where a simulation of it meets the criterion."""
         backend, criterion = self._setup.backend, self._setup.criterion
@@ -195,8 +209,22 @@ class CandidateMeasurement:
             model = built(config, trial.params, backend, self._setup.space)
         except Exception as error:
             raise CandidateError(f"Not built: {shown(error)}", final=True) from error
-        trial.set_user_attr(record.SIMULATED, {"metric": metric, "evaluated": evaluated})
+        difference = self._difference(simulated, model)
+        measure = self._setup.evaluate
+        if difference is not None and isinstance(measure, DataEvaluation):
+            evaluated += 2 * difference.samples / measure.samples
+        found = Simulation(metric=metric, evaluated=evaluated, difference=difference)
+        trial.set_user_attr(record.SIMULATED, found.to_attr())
         return self._evaluated(trial, model, waiting, in_full=True)
+
+    def _difference(self, simulated: CandidateModel, model: Model) -> OutputDifference | None:
+        """How far the model is from its simulation; None if that cannot be told."""
+        setup = self._setup
+        try:
+            return difference_of(simulated, model, measure=setup.evaluate, backend=setup.backend)
+        except Exception as error:  # If it is the model's fault, its evaluation says so.
+            _logger.info(f"How far the model is from its simulation is not known: {shown(error)}")
+            return None
 
     def _evaluated(
         self,

@@ -12,6 +12,7 @@ from optuna_quant.report.facts import GainFacts
 from optuna_quant.report.facts import HoldoutFacts
 from optuna_quant.report.facts import OutcomeFacts
 from optuna_quant.report.facts import SecondEvaluationFacts
+from optuna_quant.report.facts import SimulationFacts
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.outcome import ResultKind
 from optuna_quant.tuning.summary import cost_text
@@ -104,6 +105,7 @@ def answer_facts(result: Outcome) -> AnswerFacts | None:
         other_params=view.other_params,
         note=result.note,
         batches=None if result.batches is None else str(result.batches),
+        simulation=_simulation(result),
         second_evaluation=_second_evaluation(result),
         holdout=_holdout(result),
     )
@@ -131,6 +133,23 @@ def gain_facts(gain: Gain | None) -> GainFacts | None:
         threads=gain.threads,
         runs=gain.runs,
         text=str(gain),
+    )
+
+
+def _simulation(result: Outcome) -> SimulationFacts | None:
+    found = result.simulation
+    if found is None:
+        return None
+    differs = found.difference
+    return SimulationFacts(
+        metric=found.metric,
+        metric_difference=None if result.metric is None else found.metric - result.metric,
+        samples=None if differs is None else differs.samples,
+        of=None if differs is None else differs.of,
+        agreement=None if differs is None else differs.agreement,
+        largest_difference=None if differs is None else differs.largest,
+        relative_difference=None if differs is None else differs.relative,
+        text=found.beside(result.metric),
     )
 
 

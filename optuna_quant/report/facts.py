@@ -109,6 +109,20 @@ class HoldoutFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SimulationFacts:
+    """What the simulation of the answer gave, and how far the answer itself is from it."""
+
+    metric: float
+    metric_difference: float | None
+    samples: int | None
+    of: str | None
+    agreement: float | None
+    largest_difference: float | None
+    relative_difference: float | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnswerFacts:
     """The model that the report is about; it meets the criterion only if the outcome says so."""
 
@@ -133,6 +147,7 @@ class AnswerFacts:
     other_params: Mapping[str, object]
     note: str | None
     batches: str | None
+    simulation: SimulationFacts | None
     second_evaluation: SecondEvaluationFacts | None
     holdout: HoldoutFacts | None
 

@@ -63,7 +63,8 @@ FALLBACK_OPS = "fallback_ops"
 """The number of ops that are not quantized."""
 SIMULATED = "simulated"
 """What a simulation gave before the model itself was evaluated: a dict with its ``metric``, and
-how much was ``evaluated`` for it, in full-evaluation equivalents."""
+how much was ``evaluated`` for it, in full-evaluation equivalents; and the ``difference`` of both
+models' outputs, see :class:`~optuna_quant.study.simulation.Simulation`."""
 MODEL_BYTES = "model_bytes"
 """The size of the model in bytes."""
 DEPENDS_ON_BATCH = "depends_on_batch"

@@ -26,6 +26,7 @@ from optuna_quant.study.errors import DamagedRecordError
 from optuna_quant.study.fidelity import DECIDED
 from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.population_record import read_population
+from optuna_quant.study.simulation import OutputDifference
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -221,7 +222,7 @@ def _check_trial(one: _Trial) -> None:
         record.EVIDENCE: _is_evidence,
         record.FALLBACK_OPS: _is_count,
         record.MODEL_BYTES: _is_number,
-        record.SIMULATED: lambda s: _has(s, metric=_is_number, evaluated=_is_number),
+        record.SIMULATED: _is_simulation,
         record.COSTS: _are_costs,
         record.MET: _is_flag,
         record.LOSS: _is_number,
@@ -338,6 +339,19 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(key, str) and isinstance(text, str) for key, text in value.items()
     )
+
+
+def _is_simulation(value: Any) -> bool:
+    if not _has(value, metric=_is_number, evaluated=_is_number):
+        return False
+    difference = value.get("difference")
+    if difference is None:
+        return True
+    known = {each.name for each in fields(OutputDifference)}
+    if not _has(difference, samples=_is_count, of=_is_text) or not difference.keys() <= known:
+        return False
+    rest = (each for name, each in difference.items() if name not in ("samples", "of"))
+    return all(each is None or _is_finite(each) for each in rest)
 
 
 def _has(value: Any, /, **checks: Check) -> bool:

@@ -29,6 +29,7 @@ from optuna_quant.study.sample_record import decision_of
 from optuna_quant.study.sample_record import population_of
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.sample_record import samples_of
+from optuna_quant.study.simulation import Simulation
 
 
 if TYPE_CHECKING:
@@ -239,16 +240,22 @@ class TrialView:
         return record.DEPENDS_ON_BATCH in self.trial.user_attrs
 
     @property
+    def simulation(self) -> Simulation | None:
+        """What the model's simulation gave, where the model itself was evaluated as well."""
+        found = self.trial.user_attrs.get(record.SIMULATED)
+        return None if found is None else Simulation.from_attr(found)
+
+    @property
     def simulated_metric(self) -> float | None:
         """The metric of the model's simulation, where the model itself was evaluated as well."""
-        found = self.trial.user_attrs.get(record.SIMULATED)
-        return None if found is None else float(found["metric"])
+        found = self.simulation
+        return None if found is None else found.metric
 
     @property
     def simulated_evaluations(self) -> float:
         """How much was evaluated of the simulation of such a model."""
-        found = self.trial.user_attrs.get(record.SIMULATED)
-        return 0.0 if found is None else float(found["evaluated"])
+        found = self.simulation
+        return 0.0 if found is None else found.evaluated
 
     @property
     def costs(self) -> Mapping[str, float]:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import LeftOut
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.study.simulation import Simulation
     from optuna_quant.tuning.call import Call
     from optuna_quant.tuning.validation import HoldoutResult
     from optuna_quant.tuning.validation import SecondEvaluation
@@ -199,6 +200,19 @@ class Outcome:
         """Whether a model that met the criterion did so again, as far as that was tried."""
         found = self.second_evaluation
         return self.not_repeatable is None and (found is None or found.meets(self.criterion))
+
+    @cached_property
+    def simulation(self) -> Simulation | None:
+        """What the simulation of the model gave, and how far the model itself is from it.
+
+        :obj:`None` if trials do not evaluate simulations.
+        """
+        if self.trial is None:
+            return None
+        view, known = TrialView(self.trial), views(self.study)
+        if view.simulation is None and view.source < len(known):
+            view = known[view.source]  # Its model was evaluated there.
+        return view.simulation
 
     @property
     def depends_on_batch(self) -> bool:

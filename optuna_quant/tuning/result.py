@@ -109,6 +109,10 @@ class TuningResult(Outcome):
             Why the model was not evaluated a second time; :obj:`None` if it was, or was not to be.
         holdout:
             The result on the hold-out set; :obj:`None` if there is none, or it was not evaluated.
+        simulation:
+            What the simulation of the model gave, where trials evaluate simulations: its metric,
+            and how far the outputs of both are from each other on some samples, a
+            :class:`~optuna_quant.study.simulation.Simulation`.
         note:
             A remark on the metric, such as that it is agreement with the FP32 model and not
             accuracy; :obj:`None` if there is none.

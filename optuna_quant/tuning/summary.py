@@ -271,8 +271,8 @@ def shown_not_repeated(reason: str) -> str:
 
 def _shown_simulation(result: Outcome) -> list[str]:
     """What the simulation of the model gave, where trials evaluate simulations."""
-    simulated = None if result.trial is None else TrialView(result.trial).simulated_metric
-    return [] if simulated is None else [f"its simulation had a metric of {simulated:.6g}"]
+    found = result.simulation
+    return [] if found is None else [found.beside(result.metric)]
 
 
 def _shown_doubt(result: Outcome) -> list[str]:

@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
+from free_ports import free_port
 import numpy as np
 import onnx
 import onnx_models
@@ -822,11 +822,6 @@ def test_interrupt_that_an_import_hides_is_one(
 
 
 # serve
-
-
-def free_port() -> int:
-    with socket.create_server(("localhost", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import onnx
 from optuna.logging import get_logger
 
+from optuna_quant._common.bounded_cache import CACHE_BYTES
+from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.onnxruntime.config_check import ConfigCheck
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
@@ -30,8 +32,6 @@ from optuna_quant.backends.onnxruntime.model.fingerprint import typed_digest
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import assemble
 from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
-from optuna_quant.backends.onnxruntime.model.weights import CACHE_BYTES
-from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp

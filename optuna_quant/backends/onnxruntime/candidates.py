@@ -7,9 +7,9 @@ from functools import cached_property
 import hashlib
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.onnxruntime.builder import BuiltGraph
 from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.recipes.offered import changed
 from optuna_quant.backends.onnxruntime.recipes.recipe import SessionRecipe
 from optuna_quant.backends.onnxruntime.recipes.recipe import WriterRecipe

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.bounded_cache import CACHE_BYTES
 from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
@@ -13,7 +14,6 @@ from optuna_quant.backends.onnxruntime.candidate_ranges import CandidateRanges
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
-from optuna_quant.backends.onnxruntime.model.weights import CACHE_BYTES
 from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
 from optuna_quant.backends.onnxruntime.recipes.offered import OfferedRecipes
 from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
 import torch
 
 from optuna_quant.backends.base import OpRuns
@@ -25,6 +26,8 @@ from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
 from optuna_quant.backends.torch.converted.conversion import convert
 from optuna_quant.backends.torch.converted.kernels import executed_kernels
 from optuna_quant.backends.torch.converted.model import TorchModel
+from optuna_quant.backends.torch.converted.saturation import SATURATING
+from optuna_quant.backends.torch.converted.saturation import products_saturate
 from optuna_quant.backends.torch.costing import CostingBackend
 from optuna_quant.backends.torch.costs.size import weight_nbytes
 from optuna_quant.backends.torch.describing import DescribingBackend
@@ -33,6 +36,7 @@ from optuna_quant.backends.torch.options import APPROACHES
 from optuna_quant.backends.torch.options import find_capability
 from optuna_quant.backends.torch.planning import Planner
 from optuna_quant.backends.torch.program.content import program_digest
+from optuna_quant.backends.torch.program.devices import on_device
 from optuna_quant.backends.torch.program.inputs import input_specs
 from optuna_quant.backends.torch.qat.finished import TrainedProgram
 from optuna_quant.backends.torch.qat.state import ModuleState
@@ -58,6 +62,12 @@ if TYPE_CHECKING:
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.wishes import OpDict
+
+
+_logger = get_logger(__name__)
+
+_MOST_EXECUTED = 100
+"""Configurations of which it is kept what runs."""
 
 
 class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBackend):
@@ -93,8 +103,13 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
             Which axes may have any size, as for :func:`torch.export.export`. Default: the first
             axis of each tensor, and the second one of texts; where the module allows it.
         device:
-            Where candidates are computed during a search, such as ``"cuda"``. What is saved runs
-            on the CPU. Default: where the module is.
+            Where simulations are computed, such as ``"cuda"``. Converted programs, by which the
+            criterion is judged in the end, are made for the CPU and run there. Default: where the
+            module is.
+        reduce_range:
+            Whether 8-bit weights that meet 8-bit activations use 7 bits. Sums of their products
+            then cannot saturate on x86 processors without VNNI instructions, where the backend
+            says that they do; on others it costs accuracy and gains nothing.
         inputs:
             Inputs that are the same for all samples, by name.
         transform:
@@ -131,6 +146,7 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         approach: str | None = None,
         dynamic_shapes: Mapping[str, object] | Sequence[object] | None = None,
         device: str | torch.device | None = None,
+        reduce_range: bool = False,
         inputs: InputValues | None = None,
         transform: Transform | None = None,
         train: Training | Callable[..., object] | None = None,
@@ -154,7 +170,12 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         sizes = checked_sizes(calibration_sizes)
         self._exported = export_program(module, example_inputs, dynamic_shapes=dynamic_shapes)
         where = None if device is None else torch.device(device)
-        self._program = SwitchedProgram(self._exported, where)
+        if where is not None and where.type != "cpu":
+            _logger.info(
+                f"Simulations are computed on {where}; converted programs, and what evaluates "
+                "them, on the CPU, for which they are made."
+            )
+        self._program = SwitchedProgram(on_device(self._exported, where), where)
         self._specs = input_specs(self._exported)
         self._reader = SampleReader(lambda: self._specs, inputs=inputs, transform=transform)
         self._samples = Samples(
@@ -167,7 +188,9 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         )
         self._digest = program_digest(self._program.original)
         self._calibration = ProgramCalibration(self._program, self._samples, self._digest)
-        self._weights = QuantizedWeights(self._program, self._calibration.moments)
+        self._weights = QuantizedWeights(
+            self._program, self._calibration.moments, reduce_range=reduce_range
+        )
         self._planner = Planner(
             {op.name: op for op in self._program.ops},
             self._digest,
@@ -175,8 +198,11 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
             self._weights,
             has_data=has_data,
         )
+        self._executed: dict[str, Mapping[str, OpRuns]] = {}
+        self._is_arithmetic_told = False
+        self._reduce_range = reduce_range
         state = ModuleState.of(self._exported.program)
-        self._trainer = Trainer(self._program, state, training)
+        self._trainer = Trainer(self._program, state, training, reduce_range=reduce_range)
         parts = BackendParts(
             self._program,
             self._approach,
@@ -212,7 +238,14 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
             self._approach,
             calibration_sizes=self._samples.sizes,
             has_data=self._samples.calibration is not None,
+            known_names=self._known_names(),
         )
+
+    def _known_names(self) -> list[str]:
+        """What else a user may name: the other nodes, and modules that are no ops."""
+        paths = self._exported.module_paths()
+        containers = {path.rpartition(".")[0] for path in paths}
+        return [*(node.name for node in self._flow.nodes), *sorted(paths - containers)]
 
     def capability(self) -> Capability:
         """What can be done with each op of the program."""
@@ -325,11 +358,22 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         lower: bool = True,
         compile: bool = False,
     ) -> TorchModel:
+        self._tell_arithmetic(trained.plan)
+
         def program() -> ConvertedProgram:
             with self._lock:
                 return convert(trained.program, self._exported, trained.plan, config.to_json())
 
         return TorchModel(self._simulation(trained), program, lower=lower, compile=compile)
+
+    def _tell_arithmetic(self, plan: ModelPlan) -> None:
+        """Say once that integer kernels saturate here, if there are any."""
+        if self._is_arithmetic_told:
+            return
+        if any(op.mode in ("static", "dynamic") for op in plan.ops.values()):
+            self._is_arithmetic_told = True
+            if self._saturates():
+                _logger.info(SATURATING)
 
     def _nbytes(self, plan: ModelPlan) -> int:
         """The bytes of the tensors that are saved; each counts once, however often it is read."""
@@ -363,19 +407,33 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         return self._program_of(config).plan.fingerprint
 
     def executed(self, config: QuantConfig) -> Mapping[str, OpRuns]:
-        """What PyTorch really runs for each op of a configuration, read from the lowered program.
+        """What PyTorch really runs for each op of a configuration; it is converted once for that.
 
-        Ops of which that is not found have ``OpRuns()``.
+        It is read from the lowered program, into which the same passes put kernels as into the
+        compiled one. What the compiler fuses with a kernel is not told. Ops of which nothing is
+        found have ``OpRuns()``.
         """
-        lowered = self.untrained(config).program
-        found = executed_kernels(lowered)
+        fingerprint = self._unchanged(config).plan.fingerprint
+        found = self._executed.get(fingerprint)
+        if found is None:
+            found = executed_kernels(self.untrained(config).program)
+            with self._lock:
+                while len(self._executed) >= _MOST_EXECUTED:
+                    del self._executed[next(iter(self._executed))]
+                self._executed[fingerprint] = found
         return {name: found.get(name, OpRuns()) for name in config.ops}
 
     def signature(self) -> dict[str, str]:
-        """What every configuration of this backend depends on, part by part."""
+        """What every configuration of this backend depends on, part by part.
+
+        Also what metrics depend on, ``"arithmetic"``: ``"saturating"`` where sums of 8-bit
+        products saturate (on x86 without VNNI instructions), else ``"exact"``.
+        """
         options: dict[str, object] = {"runtime": "PyTorch", "approach": self._approach}
         if self._trainer.training is not None:
             options["training"] = self._trainer.training.digest
+        if self._reduce_range:
+            options["reduce_range"] = True
         data = "none"
         with self._lock:
             if self._samples.calibration is not None and self._approach != "dynamic":
@@ -385,8 +443,12 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
             "model": self._digest,
             "calibration data": data,
             "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
-            "arithmetic": "exact",
+            "arithmetic": "saturating" if self._saturates() else "exact",
         }
+
+    def _saturates(self) -> bool:
+        can = self._approach != "weight_only" and not self._reduce_range
+        return can and products_saturate()
 
     # Calibration, see optuna_quant.backends.base.SharesCalibration.
 

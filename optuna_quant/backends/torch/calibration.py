@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from optuna_quant._common.bounded_cache import CACHE_BYTES
+from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.calibration.statistics_bytes import pack
 from optuna_quant.backends.calibration.statistics_bytes import unpack
 from optuna_quant.backends.ranges.qparams import Params
@@ -38,14 +40,24 @@ class ProgramCalibration:
             The calibration data.
         program_digest:
             The content hash of the program.
+        max_bytes:
+            The most bytes that moments take.
     """
 
-    def __init__(self, program: SwitchedProgram, samples: Samples, program_digest: str) -> None:
+    def __init__(
+        self,
+        program: SwitchedProgram,
+        samples: Samples,
+        program_digest: str,
+        *,
+        max_bytes: int = CACHE_BYTES,
+    ) -> None:
         self._program = program
         self._samples = samples
         self._digest = program_digest
         self._found: dict[int, CalibrationStatistics] = {}
-        self._moments: dict[tuple[str, int], InputMoments] = {}
+        self._max_bytes = max_bytes
+        self._moments = BoundedCache(max_bytes)
 
     @property
     def is_calibrated(self) -> bool:
@@ -104,17 +116,37 @@ class ProgramCalibration:
         return Params(float(scale), int(zero_point), config.dtype)
 
     def moments(self, op: TorchOp, size: int | None) -> InputMoments:
-        """The moments of an op's inputs; those of all Linear ops are collected in one pass."""
+        """The moments of an op's inputs; ops that read one tensor share them.
+
+        A pass over the data collects them for this op and those behind it, as many as are kept.
+        """
         assert self._samples.calibration is not None
-        key = op.name, size or _ALL
-        if key not in self._moments:
-            by_tensor: dict[str, list[InputMoments]] = {}
-            collected: dict[tuple[str, int], InputMoments] = {}
-            for other in self._program.ops:
-                if other.has_groups and other.sources and other.shape is not None:
-                    found = InputMoments(other.shape[-1])
-                    collected[other.name, size or _ALL] = found
-                    by_tensor.setdefault(other.sources[0], []).append(found)
+        key = op.sources[0], size or _ALL
+        found: InputMoments | None = self._moments.get(key)
+        if found is None:
+            collected = self._first_from(op)
+            by_tensor = {source: [moments] for source, moments in collected.items()}
             collect_moments(self._program, self._samples.calibration, by_tensor, size or _ALL)
-            self._moments.update(collected)  # Only if the pass has come to its end.
-        return self._moments[key]
+            # Only if the pass has come to its end; what is used next is forgotten last.
+            for source, moments in reversed(collected.items()):
+                self._moments[source, size or _ALL] = moments
+            found = collected[op.sources[0]]
+        return found
+
+    def _first_from(self, op: TorchOp) -> dict[str, InputMoments]:
+        """Empty moments for an op and those behind it, by the tensor that they read."""
+        ops = self._program.ops
+        start = ops.index(op)
+        found: dict[str, InputMoments] = {}
+        nbytes = 0
+        for other in (*ops[start:], *ops[:start]):
+            if not other.has_groups or not other.sources or other.shape is None:
+                continue
+            if other.sources[0] in found:
+                continue
+            moments = InputMoments(other.shape[-1])
+            nbytes += moments.nbytes
+            if found and nbytes > self._max_bytes:
+                break
+            found[other.sources[0]] = moments
+        return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.nearest import did_you_mean
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.torch.candidates.plan import ModelPlan
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.torch.graph.ops import TorchOp
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
+
+
+_MOST_NAMED = 3
 
 
 class Planner:
@@ -65,8 +69,15 @@ class Planner:
             raise ValueError(f"There are no recipes in this backend, but the config has {names}.")
         for name, op_config in config.ops.items():
             if name not in self._ops:
-                raise ValueError(f"There is no op {name!r} in the model.")
+                raise ValueError(f"There is no op {name!r} in the model.{self._meant(name)}")
             check_option(self._ops[name], op_config, has_data=self._has_data)
+
+    def _meant(self, name: str) -> str:
+        """What a name that no op has may stand for: ops of that module, or an op inside of one."""
+        found = [op for op in self._ops if op.startswith(f"{name}.") or op.endswith(f".{name}")]
+        if not found:
+            return did_you_mean(name, self._ops)
+        return f" Did you mean {' or '.join(map(repr, found[:_MOST_NAMED]))}?"
 
     def plan(self, config: QuantConfig) -> ModelPlan:
         """How each op runs.

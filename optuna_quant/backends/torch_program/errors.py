@@ -62,9 +62,7 @@ def export_error(module: str, error: BaseException, *, to: str = "") -> ModuleEx
         to:
             What it is exported to: ``"ONNX"``, or nothing.
     """
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
+    causes = _causes(error)
     whole = "\n".join(str(each) for each in causes)
     missing = _NO_CONVERSION.search(whole)
     if missing:
@@ -82,6 +80,24 @@ def export_error(module: str, error: BaseException, *, to: str = "") -> ModuleEx
         f"T{module[1:]} cannot be exported{target}: {_reason(causes[-1])}{_place(causes)}. "
         f"{cure[:1].upper()}{cure[1:]}."
     )
+
+
+def reason_of(error: BaseException) -> str:
+    """Why the exporter refuses a module, and at which line, in a few words.
+
+    Args:
+        error:
+            What the exporter has raised.
+    """
+    causes = _causes(error)
+    return f"{_reason(causes[-1])}{_place(causes)}"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    return causes
 
 
 def _reason(cause: BaseException) -> str:

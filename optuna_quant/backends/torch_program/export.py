@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 import inspect
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from torch.export.graph_signature import InputKind
 from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.torch_program.arguments import Arguments
 from optuna_quant.backends.torch_program.arguments import arguments_of
 from optuna_quant.backends.torch_program.arguments import attempts
@@ -20,6 +20,7 @@ from optuna_quant.backends.torch_program.call import CallForm
 from optuna_quant.backends.torch_program.call import Constant
 from optuna_quant.backends.torch_program.call import argument_names
 from optuna_quant.backends.torch_program.errors import export_error
+from optuna_quant.backends.torch_program.errors import reason_of
 from optuna_quant.backends.torch_program.quiet import in_evaluation_mode
 from optuna_quant.backends.torch_program.quiet import without_idle_output
 
@@ -133,23 +134,48 @@ def _program(
     to: str,
 ) -> ExportedProgram:
     *earlier, last = attempts(signature, given, dynamic_shapes)
+    found: ExportedProgram | None = None
+    why = ""
     with in_evaluation_mode(module), torch.no_grad(), without_idle_output():
         for (args, kwargs), shapes in earlier:
-            with suppress(Exception):  # The last attempt says why, if it fails as well.
+            try:
                 program = torch.export.export(
                     module, args, kwargs, dynamic_shapes=shapes, strict=False
                 )
-                if _has_dynamic_axis(program):
-                    return program
-        (args, kwargs), shapes = last
-        try:
-            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-        except Exception as error:
-            raise export_error(name, error, to=to) from error
+            except Exception as error:  # The last attempt says why, if it fails as well.
+                why = why or reason_of(error)
+                continue
+            if program.range_constraints:
+                found = program
+                break
+        if found is None:
+            (args, kwargs), shapes = last
+            try:
+                found = torch.export.export(
+                    module, args, kwargs, dynamic_shapes=shapes, strict=False
+                )
+            except Exception as error:
+                raise export_error(name, error, to=to) from error
+    if dynamic_shapes is None:
+        _tell_fixed_batch(found, name, why)
+    return found
 
 
-def _has_dynamic_axis(program: ExportedProgram) -> bool:
-    return bool(program.range_constraints)
+def _tell_fixed_batch(program: ExportedProgram, name: str, why: str) -> None:
+    """Warn if a program takes batches of one size alone."""
+    inputs = set(program.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in program.graph.nodes if n.name in inputs]
+    sizes = [each.shape[0] for each in values if isinstance(each, torch.Tensor) and each.ndim]
+    if not sizes or not all(isinstance(size, int) for size in sizes):
+        return
+    if not why:
+        why = "what its forward computes depends on that size"
+    warn_user(
+        f"T{name[1:]} is exported for batches of {sizes[0]} alone, and quantized models take no "
+        f"others: torch.export finds that the first axis cannot have any size ({why}). If others "
+        "are needed, write its forward without a fixed one (reshape(x.shape[0], ...)), or give "
+        "example_inputs in the size that is used."
+    )
 
 
 def _check_weights(weights: Mapping[str, torch.Tensor], name: str) -> None:

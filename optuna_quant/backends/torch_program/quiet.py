@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextlib import redirect_stderr
-import io
-import logging
-import sys
 from typing import TYPE_CHECKING
-import warnings
+
+from optuna_quant._common.process_wide import Ignored
+from optuna_quant._common.process_wide import SharedChange
+from optuna_quant._common.process_wide import ignoring
+from optuna_quant._common.process_wide import only_errors
+from optuna_quant._common.process_wide import stderr_if_done
 
 
 if TYPE_CHECKING:
     import torch
+
+
+_IDLE = (
+    Ignored(FutureWarning, ".*LeafSpec.*"),
+    Ignored(DeprecationWarning, module=r"torch|onnx"),
+)
 
 
 @contextmanager
@@ -29,22 +36,21 @@ def in_evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _without_idle_lines() -> Iterator[None]:
+    with only_errors(["torch.onnx", "torch.fx", "torch.export"]), ignoring(_IDLE):
+        yield
+
+
+_IDLE_LINES = SharedChange(_without_idle_lines)
+
+
+@contextmanager
 def without_idle_output() -> Iterator[None]:
     """Without what the exporter says of packages that it can do without, and of its own code.
 
-    If it fails, without the graph that it prints as well: the error says what is wrong.
+    If it fails, without the graph that it prints as well: the error says what is wrong. Until the
+    last of the threads that are inside has left, the loggers and the filters of these warnings
+    are those of the process; what else is set meanwhile stays.
     """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    printed = io.StringIO()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(printed):
-            warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch|onnx")
-            yield
-        sys.stderr.write(printed.getvalue())
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with _IDLE_LINES, stderr_if_done():
+        yield

@@ -9,6 +9,7 @@ from typing import Any
 import warnings
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from torch import nn
@@ -366,3 +367,120 @@ def test_tied_weights_are_counted_once() -> None:
         torch_modules.randomized(Tied()), torch.arange(10)[None], approach="weight_only"
     )
     assert backend.simulated(QuantConfig({})).nbytes == 4 * 80
+
+
+def test_a_batch_that_is_fixed_is_told_of_once() -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x.reshape(1, 4))
+
+    net, x = torch_modules.randomized(One()), torch_modules.samples(20, 4)
+    with pytest.warns(UserWarning, match=r"The module One is exported for batches of 1") as seen:
+        backend = TorchBackend(net, x[:1], calibration_data=x.numpy())
+    told = [str(each.message) for each in seen if "exported for batches" in str(each.message)]
+    assert len(told) == 1
+    # Where, in the user's code.
+    assert "in forward, test_backend.py" in told[0]
+    assert backend.simulated(backend.tuning_space().default()).run({"x": x[:1].numpy()})
+
+
+def test_nothing_is_told_of_a_batch_that_is_free_or_of_the_users_choice() -> None:
+    net, x = torch_modules.convnet(), torch_modules.samples(4, 2, 8, 8)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        TorchBackend(net, x[:1], calibration_data=x.numpy())
+        TorchBackend(net, x[:1], calibration_data=x.numpy(), dynamic_shapes={"x": {2: None}})
+    assert not [each for each in seen if "exported for batches" in str(each.message)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("stem", "Did you mean 'stem.0'"), ("0", "'stem.0'"), ("bodi", "'body'"), ("zzz", r"\.$")],
+)
+def test_a_name_that_no_op_has(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"There is no op '{name}' in the model.*{meant}"):
+        conv_backend().quantize(QuantConfig({name: STATIC}))
+
+
+def test_names_of_what_cannot_be_quantized_are_known() -> None:
+    backend = conv_backend()
+    known = backend.capability().known_names
+    assert "norm" in known  # A module.
+    assert "mean" in known  # A node.
+    assert "stem" not in known  # Modules that hold others: a pattern was meant.
+    with pytest.warns(UserWarning, match=r"\['norm'\] matches no op that is tuned"):
+        backend.tuning_space(op_name_dict={"norm": {"mode": ["fp32"]}})
+    with pytest.raises(ValueError, match=r"'stem'.*matches no op name.*stem\.0"):
+        backend.tuning_space(op_name_dict={"stem": {"mode": ["fp32"]}})
+
+
+def test_what_runs_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna_quant.backends.torch import backend as module
+
+    made: list[object] = []
+    original = module.convert
+
+    def counted(*args: Any) -> Any:
+        made.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(module, "convert", counted)
+    monkeypatch.setattr(module, "_MOST_EXECUTED", 2)
+    backend = conv_backend()
+    default = backend.tuning_space().default()
+    first = backend.executed(default)
+    assert backend.executed(default) == first
+    assert len(made) == 1
+    # An op that is not named runs as one in FP32.
+    named = default.with_fallback("fc")
+    without = QuantConfig({name: option for name, option in default.ops.items() if name != "fc"})
+    assert backend.executed(without).keys() == without.ops.keys()
+    assert backend.executed(named)["body"] == backend.executed(without)["body"]
+    assert len(made) == 2
+    backend.executed(default.with_fallback("body"))
+    assert len(backend._executed) == 2
+    backend.executed(default)
+    assert len(made) == 4
+
+
+def test_arithmetic_is_what_this_processor_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna_quant.backends.torch import backend as module
+
+    found = {}
+    for saturates in (False, True):
+        monkeypatch.setattr(module, "products_saturate", lambda s=saturates: s)
+        for approach in ("static", "weight_only"):
+            found[saturates, approach] = conv_backend(approach=approach).signature()["arithmetic"]
+    assert found == {
+        (False, "static"): "exact",
+        (True, "static"): "saturating",
+        (False, "weight_only"): "exact",
+        (True, "weight_only"): "exact",
+    }
+    monkeypatch.setattr(module, "products_saturate", lambda: True)
+    narrow = conv_backend(approach="static", reduce_range=True).signature()
+    assert narrow["arithmetic"] == "exact"
+    assert "reduce_range=True" in narrow["options"]
+
+
+def test_it_is_said_once_that_products_saturate(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from optuna_quant.backends.torch import backend as module
+
+    monkeypatch.setattr(module, "products_saturate", lambda: True)
+    caplog.set_level("INFO", logger="optuna_quant")
+    optuna.logging.enable_propagation()
+    try:
+        backend = conv_backend()
+        backend.quantize(QuantConfig({}))
+        assert "saturate" not in caplog.text
+        for _ in range(2):
+            backend.quantize(backend.tuning_space().default())
+    finally:
+        optuna.logging.disable_propagation()
+    assert caplog.text.count("saturate in PyTorch's integer kernels") == 1

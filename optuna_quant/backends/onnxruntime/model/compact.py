@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.onnxruntime.model.fingerprint import initializer_digest
 from optuna_quant.backends.onnxruntime.model.tensor_references import ITEM_BYTES
 from optuna_quant.backends.onnxruntime.model.tensor_references import Source
@@ -29,7 +30,6 @@ from optuna_quant.backends.onnxruntime.model.tensor_references import add_initia
 from optuna_quant.backends.onnxruntime.model.tensor_references import copy_field
 from optuna_quant.backends.onnxruntime.model.tensor_references import fill
 from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
-from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 
 
 if TYPE_CHECKING:

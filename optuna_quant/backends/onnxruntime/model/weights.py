@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Hashable
-from collections.abc import Iterator
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 import hashlib
@@ -15,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.ranges.ranges import quantize_weight
-from optuna_quant.backends.ranges.ranges import quantized_limits
+from optuna_quant.backends.ranges.seven_bits import on_grid
+from optuna_quant.backends.ranges.seven_bits import seven_bit_grid
 
 
 if TYPE_CHECKING:
@@ -24,48 +23,6 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.space.config import TensorConfig
-
-
-CACHE_BYTES = 1 << 30
-
-
-class BoundedCache(MutableMapping[Hashable, Any]):
-    """A dictionary that forgets what was used longest ago when its values get too large.
-
-    Args:
-        max_bytes:
-            The most bytes that the arrays in the values, which are tuples of arrays or have an
-            attribute ``nbytes``, may take. The newest value is kept even if it alone takes more.
-    """
-
-    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._values: OrderedDict[Hashable, Any] = OrderedDict()
-        self.nbytes = 0
-
-    def __getitem__(self, key: Hashable) -> Any:
-        self._values.move_to_end(key)
-        return self._values[key]
-
-    def __setitem__(self, key: Hashable, value: Any) -> None:
-        self.pop(key, None)
-        self._values[key] = value
-        self.nbytes += _nbytes(value)
-        while self.nbytes > self._max_bytes and len(self._values) > 1:
-            del self[next(iter(self._values))]
-
-    def __delitem__(self, key: Hashable) -> None:
-        self.nbytes -= _nbytes(self._values.pop(key))
-
-    def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-
-def _nbytes(value: Any) -> int:
-    return int(sum(a.nbytes for a in value) if isinstance(value, tuple) else value.nbytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,17 +165,11 @@ def quantized(
 def _to_7_bits(
     array: NDArray[np.float32], weight: QuantizedWeight, config: TensorConfig
 ) -> QuantizedWeight:
-    """The weight on a grid of half as many steps over the same range."""
-    low, high = quantized_limits(config.dtype, config.scheme)
-    if config.scheme == "sym":
-        middle, part, zero_point = (low + high) // 2, 63 / 127, weight.zero_point
-        low, high = middle - 63, middle + 63
-    else:
-        below = (weight.zero_point.astype(np.float64) - low) * (127 / 255)
-        part, low, high = 127 / 255, low // 2, low // 2 + 127
-        zero_point = (np.rint(below) + low).astype(weight.zero_point.dtype)
-    scale = (weight.scale / np.float32(part)).astype(np.float32)
-    return _on_grid(array, scale, zero_point, weight.axis, (low, high))
+    scale, zero_point, limits = seven_bit_grid(
+        weight.scale, weight.zero_point, config.dtype, config.scheme
+    )
+    values = on_grid(array, scale, zero_point, weight.axis, limits)
+    return QuantizedWeight(values, scale, zero_point, weight.axis)
 
 
 def on_coarser_grid(
@@ -237,19 +188,5 @@ def on_coarser_grid(
     # The values move towards the zero point, so they stay within what they took so far.
     taken = weight.values.ravel(), weight.zero_point.ravel()
     limits = min(int(a.min()) for a in taken), max(int(a.max()) for a in taken)
-    return _on_grid(array, scale, weight.zero_point, weight.axis, limits)
-
-
-def _on_grid(
-    array: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    zero_point: NDArray[Any],
-    axis: int | None,
-    limits: tuple[int, int],
-) -> QuantizedWeight:
-    shape = [1] * array.ndim
-    if axis is not None:
-        shape[axis] = -1
-    values = np.rint(array / scale.reshape(shape)) + zero_point.reshape(shape)
-    integers = np.clip(values, *limits).astype(zero_point.dtype)
-    return QuantizedWeight(integers, scale, zero_point, axis)
+    values = on_grid(array, scale, weight.zero_point, weight.axis, limits)
+    return QuantizedWeight(values, scale, weight.zero_point, weight.axis)

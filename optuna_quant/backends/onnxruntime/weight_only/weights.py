@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant._common.bounded_cache import BoundedCache
     from optuna_quant.backends.onnxruntime.model.graph import Graph
-    from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
     from optuna_quant.space.config import TensorConfig

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from optuna_quant._common.bounded_cache import CACHE_BYTES
+from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.ranges.ranges import quantize_weight
+from optuna_quant.backends.ranges.seven_bits import on_grid
+from optuna_quant.backends.ranges.seven_bits import seven_bit_grid
 from optuna_quant.backends.weight_algorithms.grouped import GroupedWeight
 from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 
 
 if TYPE_CHECKING:
-    from typing import Any
     from typing import Literal
 
     from numpy.typing import NDArray
@@ -55,9 +58,14 @@ class ChannelWeight:
         return found.digest()
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.codes.nbytes + self.scales.nbytes
+
+    @property
     def packed_nbytes(self) -> int:
         """Bytes that it takes in a file."""
-        return self.codes.nbytes + self.scales.nbytes
+        return self.nbytes
 
     def effective(self) -> NDArray[np.float32]:
         """The float32 weight that the integers stand for."""
@@ -67,7 +75,9 @@ class ChannelWeight:
 
 
 class QuantizedWeights:
-    """Quantizes the weights of a program, each once in each form.
+    """Quantizes the weights of a program, and keeps those that were used last.
+
+    Several threads may use it.
 
     Args:
         program:
@@ -75,17 +85,33 @@ class QuantizedWeights:
         moments:
             Gives the moments of an op's inputs, which some algorithms need, for a calibration
             sampling size.
+        max_bytes:
+            The most bytes that kept integers take, and kept tensors, each. Default: 1 GB, but at
+            least what two configurations take.
+        reduce_range:
+            Whether weights that are multiplied as integers use 7 of their 8 bits.
     """
 
     def __init__(
         self,
         program: SwitchedProgram,
         moments: Callable[[TorchOp, int | None], InputMoments],
+        *,
+        max_bytes: int | None = None,
+        reduce_range: bool = False,
     ) -> None:
         self._program = program
+        self._reduce_range = reduce_range
         self._moments = moments
-        self._found: dict[tuple[Any, ...], ChannelWeight | GroupedWeight] = {}
-        self._tensors: dict[bytes, torch.Tensor] = {}
+        if max_bytes is None:
+            max_bytes = max(CACHE_BYTES, 2 * sum(t.nbytes for t in program.values.values()))
+        self._found = BoundedCache(max_bytes)
+        self._tensors = BoundedCache(max_bytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept."""
+        return self._found.nbytes + self._tensors.nbytes
 
     def get(
         self, op: TorchOp, config: TensorConfig, size: int | None
@@ -102,19 +128,21 @@ class QuantizedWeights:
         """
         needs_inputs = config.algorithm in NEEDS_INPUTS
         key = (op.name, config, size if needs_inputs else None)
-        if key not in self._found:
+        found: ChannelWeight | GroupedWeight | None = self._found.get(key)
+        if found is None:
             moments = self._moments(op, size) if needs_inputs else None
-            self._found[key] = self._quantized(op, config, moments)
-        return self._found[key]
+            found = self._found[key] = self._quantized(op, config, moments)
+        return found
 
     def tensor(self, weight: ChannelWeight | GroupedWeight, op: TorchOp) -> torch.Tensor:
         """The floats that a quantized weight stands for, where the program computes."""
-        if weight.digest not in self._tensors:
+        found: torch.Tensor | None = self._tensors.get(weight.digest)
+        if found is None:
             values = weight.effective()
             like = self._program.weight(op)
             found = torch.from_numpy(values.reshape(tuple(like.shape))).to(like.device)
             self._tensors[weight.digest] = found
-        return self._tensors[weight.digest]
+        return found
 
     def _quantized(
         self, op: TorchOp, config: TensorConfig, moments: InputMoments | None
@@ -131,9 +159,12 @@ class QuantizedWeights:
                 moments=moments,
             )
         axis = op.channel_axis if config.granularity == "per_channel" else None
-        codes, scales, _ = quantize_weight(
+        codes, scales, zeros = quantize_weight(
             values, config.dtype, config.scheme, axis, config.algorithm
         )
+        if self._reduce_range:
+            scales, zeros, limits = seven_bit_grid(scales, zeros, config.dtype, config.scheme)
+            codes = on_grid(values, scales, zeros, axis, limits)
         place = op.form.weight.axis if op.form.weight and op.form.weight.axis is not None else 0
         if axis is None:
             scales = np.full(values.shape[place], scales, np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -55,25 +54,60 @@ def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
     from torch._inductor import config
 
     load_passes()
+    check = _input_check(graph)
     functions: list[Callable[..., Sequence[Any]]] = [torch.compile(graph, dynamic=None)]
-
-    has_run: list[bool] = []
+    seen: set[tuple[Any, ...]] = set()
 
     def run(*args: Any) -> Sequence[Any]:
-        # Warnings are of the whole process: only while it is compiled.
-        quiet = nullcontext() if has_run else quiet_torchao()
-        with torch.no_grad(), quiet, config.patch(freezing=True):
-            try:
-                found = functions[-1](*args)
-                if not has_run:
-                    has_run.append(True)
-                return found
-            except TorchDynamoException as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                _logger.warning(
-                    f"PyTorch does not compile the program, which runs uncompiled: {reason}"
-                )
-                functions.append(graph)
-                return graph(*args)  # type: ignore[no-any-return]
+        kind = tuple(_kind(each) for each in args)
+        with torch.no_grad():
+            if kind in seen:
+                return functions[-1](*args)
+            check(args)
+            # Warnings and the setting are of the whole process: only while it may compile.
+            with quiet_torchao(), config.patch(freezing=True):
+                try:
+                    found = functions[-1](*args)
+                except TorchDynamoException as error:
+                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    _logger.warning(
+                        f"PyTorch does not compile the program, which runs uncompiled: {reason}"
+                    )
+                    functions.append(graph)
+                    found = graph(*args)
+            seen.add(kind)
+            return found
 
     return run
+
+
+def _kind(value: Any) -> Any:
+    """What a program is compiled for."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.dtype, value.device
+    return type(value), value
+
+
+def _input_check(graph: GraphModule) -> Callable[[tuple[Any, ...]], None]:
+    """Take out of an exported program what looks at the shapes of inputs at each call.
+
+    That takes as long as a small model; for shapes that passed once it is needed no more.
+
+    Returns:
+        The check; it raises for inputs that the program does not take.
+    """
+    hooks = [graph._forward_pre_hooks[number] for number in graph._forward_pre_hooks_with_kwargs]
+    for each in (
+        graph._forward_pre_hooks,
+        graph._forward_pre_hooks_with_kwargs,
+        graph._forward_hooks,
+        graph._forward_hooks_with_kwargs,
+        graph._forward_hooks_always_called,
+    ):
+        each.clear()
+
+    def check(args: tuple[Any, ...]) -> None:
+        for hook in hooks:
+            hook(graph, args, {})
+
+    return check

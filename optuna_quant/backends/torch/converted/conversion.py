@@ -15,6 +15,7 @@ from optuna_quant.backends.torch.converted.lowering import lower_program
 from optuna_quant.backends.torch.converted.lowering import packed_program
 from optuna_quant.backends.torch.converted.lowering import run_as_it_is
 from optuna_quant.backends.torch.converted.writing import write_program
+from optuna_quant.backends.torch.program.devices import make_tensors_on
 
 
 if TYPE_CHECKING:
@@ -84,5 +85,6 @@ def convert(
     """
     with torch.no_grad():
         written = write_program(switched, plan)
+        make_tensors_on(written.graph, torch.device("cpu"))
         program = without_examples(export_graph(written.graph, exported.program))
     return ConvertedProgram(program, written.ops, switched.form, configuration)

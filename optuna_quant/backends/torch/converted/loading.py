@@ -31,9 +31,11 @@ def load(
             The file. It may contain code of PyTorch's: load only files that you trust.
         lower:
             Whether to use this machine's integer kernels, which takes torchao and a second or
-            two. Otherwise the program computes in floats what integers would give.
+            two. Otherwise the program computes in floats what integers would give. A package is
+            loaded as it was compiled.
         compile:
             Whether to compile it at its first call, which takes a C++ compiler and up to minutes.
+            Not for a package, which is compiled.
 
     Returns:
         A module that takes and returns what the module does that was quantized.
@@ -44,10 +46,17 @@ def load(
         ModelFileError:
             If it is something else, or damaged.
         ValueError:
-            If the module takes or returns a data class that is not registered.
+            If the module takes or returns a data class that is not registered, or ``lower`` or
+            ``compile`` is given for a package.
     """
     package = read_package(path)
     if package is not None:
+        if not lower or compile:
+            given = "compile=True" if lower else "lower=False"
+            raise ValueError(
+                f"{str(path)!r} is a package, which was compiled ahead of time, so {given} does "
+                "not apply: load it without, or load what save wrote instead of save_package."
+            )
         return called(*package)
     converted = read_program(path)
     if compile:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import contextmanager
 import dataclasses
 import io
 import json
 from pathlib import Path
+import struct
 import tempfile
 from types import ModuleType
+from typing import IO
 from typing import TYPE_CHECKING
 from typing import Any
 import zipfile
+import zlib
 
 import torch
 
@@ -40,6 +45,19 @@ FORMAT = 1
 """The version of the form of files; another one is not read."""
 
 _RECORD = "optuna_quant.json"
+_CURE = "Save the model again, or copy the file again."
+# Of a damaged file the standard library raises any of these.
+_NO_ARCHIVE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    struct.error,
+)
 
 
 class ModelFileError(ValueError):
@@ -149,6 +167,7 @@ def read_program(path: str | os.PathLike[str]) -> ConvertedProgram:
             If the module's arguments or outputs are in a class that is not registered.
     """
     content = Path(path).read_bytes()
+    _check_whole(io.BytesIO(content), path)
     extra = {_RECORD: ""}
     try:
         with without_idle_output():
@@ -156,12 +175,10 @@ def read_program(path: str | os.PathLike[str]) -> ConvertedProgram:
     except Exception as error:
         raise ModelFileError(f"{_refused(path)}: {_first_line(error)}.") from error
     record = _parsed(extra[_RECORD], path)
-    return ConvertedProgram(
-        program,
-        tuple(_op(each) for each in record["ops"]),
-        form_from_json(record["call"]),
-        record["configuration"],
-    )
+    form = _form(record, path)
+    with _telling_what_is_missing(path):
+        ops = tuple(_op(each) for each in record["ops"])
+        return ConvertedProgram(program, ops, form, record["configuration"])
 
 
 def read_package(
@@ -177,16 +194,17 @@ def read_package(
         ModelFileError:
             If it is a package of something else.
     """
-    if not _is_package(Path(path)):
-        return None
+    with open(path, "rb") as file:
+        if not _is_package(file):
+            return None
+        _check_whole(file, path)
     try:
         with quiet_torchao(), without_idle_output():
             runner = _inductor().aoti_load_package(str(path))
         metadata = runner.get_metadata()
     except Exception as error:
         raise ModelFileError(f"{_refused(path)}: {_first_line(error)}.") from error
-    record = _parsed(metadata.get(_RECORD, ""), path)
-    return runner, form_from_json(record["call"])
+    return runner, _form(_parsed(metadata.get(_RECORD, ""), path), path)
 
 
 def _inductor() -> ModuleType:
@@ -196,12 +214,23 @@ def _inductor() -> ModuleType:
     return torch._inductor
 
 
-def _is_package(path: Path) -> bool:
+def _is_package(file: IO[bytes]) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             return any("/data/aotinductor/" in name for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except _NO_ARCHIVE:
         return False
+
+
+def _check_whole(file: IO[bytes], path: str | os.PathLike[str]) -> None:
+    """Check the sums of an archive, which PyTorch does not: a weight may be damaged."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except _NO_ARCHIVE as error:
+        raise ModelFileError(f"{_refused(path)}: {_first_line(error)}. {_CURE}") from error
+    if damaged is not None:
+        raise ModelFileError(f"{str(path)!r} is damaged, in its part {damaged!r}. {_CURE}")
 
 
 def _record(converted: ConvertedProgram) -> str:
@@ -217,13 +246,34 @@ def _record(converted: ConvertedProgram) -> str:
 def _parsed(text: str | bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
     if not text:
         raise ModelFileError(f"{_refused(path)}: it has another origin.")
-    record: dict[str, Any] = json.loads(text)
+    try:
+        record: dict[str, Any] = json.loads(text)
+    except ValueError as error:  # Also if it is no text.
+        raise ModelFileError(f"{_refused(path)}: its record cannot be read. {_CURE}") from error
+    if not isinstance(record, dict):
+        raise ModelFileError(f"{_refused(path)}: its record is no dictionary. {_CURE}")
     if record.get("format") != FORMAT:
         raise ModelFileError(
             f"{_refused(path)}: its format is {record.get('format')!r}, and this version of "
             f"optuna_quant reads {FORMAT}."
         )
     return record
+
+
+def _form(record: Mapping[str, Any], path: str | os.PathLike[str]) -> CallForm:
+    """How the module is called; that a class is not registered is an error of its own."""
+    with _telling_what_is_missing(path):
+        return form_from_json(record["call"])
+
+
+@contextmanager
+def _telling_what_is_missing(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelFileError(
+            f"{_refused(path)}: its record lacks something ({_first_line(error)}). {_CURE}"
+        ) from error
 
 
 def _op(value: Mapping[str, Any]) -> WrittenOp:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 import importlib
-import logging
-import warnings
+
+from optuna_quant._common.process_wide import Ignored
+from optuna_quant._common.process_wide import SharedChange
+from optuna_quant._common.process_wide import ignoring
+from optuna_quant._common.process_wide import only_errors
 
 
 _X86 = "torchao.quantization.pt2e.quantizer.x86_inductor_quantizer"
+_IDLE = (
+    Ignored(UserWarning, module=r"torchao(\.|$)"),
+    Ignored(UserWarning, module=r"torch\._(inductor|dynamo)(\.|$)"),
+    Ignored(FutureWarning, ".*LeafSpec.*"),
+    Ignored(FutureWarning, module=r"torch(ao)?(\.|$)"),
+    Ignored(DeprecationWarning, module=r"torch(ao)?(\.|$)"),
+)
 
 
 def load_passes() -> bool:
@@ -23,20 +33,19 @@ def load_passes() -> bool:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    with only_errors(["torchao", "torch.utils._pytree"]), ignoring(_IDLE):
+        yield
+
+
+_QUIET = SharedChange(_quiet)
+
+
+@contextmanager
 def quiet_torchao() -> Iterator[None]:
-    """Without what torchao says of its libraries for other devices, and torch of its own code."""
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for category in (DeprecationWarning, FutureWarning):
-                warnings.filterwarnings("ignore", category=category, module=r"torch(ao)?(\.|$)")
-            warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-            for module in (r"torchao(\.|$)", r"torch\._(inductor|dynamo)(\.|$)"):
-                warnings.filterwarnings("ignore", category=UserWarning, module=module)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    """Without what torchao says of its libraries for other devices, and torch of its own code.
+
+    This holds for the process until the last of the threads that are inside has left.
+    """
+    with _QUIET:
+        yield

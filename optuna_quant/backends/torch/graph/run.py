@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+_ONE_THREAD = RLock()
+"""PyTorch's flags are of the process: threads that overlap would restore what others have set."""
 
 
 class GraphRun(Interpreter):
@@ -65,14 +68,14 @@ def plain_kernels(graph: GraphModule) -> Iterator[None]:
     """With the attention and the recurrent layers of a graph module made of plain operators.
 
     Those can be differentiated twice, and their multiply-adds can be counted. Until the end this
-    holds for the whole process.
+    holds for the whole process, so one thread at a time is inside.
 
     Args:
         graph:
             The graph module.
     """
     called = {str(node.target).removeprefix("aten.").split(".")[0] for node in graph.graph.nodes}
-    with ExitStack() as stack:
+    with _ONE_THREAD, ExitStack() as stack:
         if "scaled_dot_product_attention" in called:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if called & _RECURRENT:

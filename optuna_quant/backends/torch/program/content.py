@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 import hashlib
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
@@ -18,8 +21,10 @@ def program_digest(graph: GraphModule) -> str:
     found = hashlib.sha256(b"torch program 1\n")
     numbers = {node: number for number, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
-        args = torch.fx.node.map_arg(node.args, lambda each: f"%{numbers[each]}")
-        kwargs = torch.fx.node.map_arg(node.kwargs, lambda each: f"%{numbers[each]}")
+        args = torch.fx.node.map_aggregate(node.args, partial(_content, numbers))
+        kwargs = torch.fx.node.map_aggregate(node.kwargs, partial(_content, numbers))
+        if kwargs.get("device") is not None:  # It may be a text.
+            kwargs = {**kwargs, "device": torch.device("cpu")}
         found.update(repr((node.op, str(node.target), args, kwargs)).encode())
     for name, nested in graph.named_children():
         if isinstance(nested, GraphModule):  # The branches of torch.cond, for instance.
@@ -29,3 +34,10 @@ def program_digest(graph: GraphModule) -> str:
         found.update(repr((name, str(values.dtype), tuple(values.shape))).encode())
         found.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def _content(numbers: Mapping[torch.fx.Node, int], value: Any) -> Any:
+    """An argument as it is in every process, wherever the program computes."""
+    if isinstance(value, torch.fx.Node):
+        return f"%{numbers[value]}"
+    return torch.device("cpu") if isinstance(value, torch.device) else value

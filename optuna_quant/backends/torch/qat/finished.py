@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from optuna_quant.backends.torch.candidates.plan import ModelPlan
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
 from optuna_quant.backends.torch.program.content import program_digest
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
     from optuna_quant.backends.torch.qat.prepared import PreparedModule
     from optuna_quant.backends.weight_algorithms.moments import InputMoments
+
+
+_CURE = "It has diverged: lower the learning rate, or clip gradients"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +50,9 @@ def trained_program(module: PreparedModule) -> TrainedProgram:
 
     Raises:
         ValueError:
-            If a trained weight is not finite.
+            If a trained parameter or range is not finite; it names it.
     """
+    check_finite(module)
     how = module.how
     known = how.program.values
     values = {
@@ -55,7 +61,7 @@ def trained_program(module: PreparedModule) -> TrainedProgram:
         if name in known
     }
     program = how.program.with_values(values)
-    weights = QuantizedWeights(program, _no_moments)
+    weights = QuantizedWeights(program, _no_moments, reduce_range=how.reduce_range)
     ranges = module.ranges()
     ops = {}
     for name, op in how.plan.ops.items():
@@ -69,6 +75,40 @@ def trained_program(module: PreparedModule) -> TrainedProgram:
         )
         ops[name] = replace(op, weight=weight, activations=activations)
     return TrainedProgram(program, ModelPlan(program_digest(program.original), ops), weights)
+
+
+def check_finite(module: PreparedModule) -> None:
+    """Check that what was trained are numbers to compute with.
+
+    Args:
+        module:
+            The module.
+
+    Raises:
+        ValueError:
+            If a trained parameter or range is not finite; it names it.
+    """
+    ops = {
+        slot: op for op, slots in module.how.program.slots.items() for slot in slots.activations
+    }
+    for slot, learned in module.ranges().items():
+        try:
+            learned.params  # noqa: B018 (it is checked when it is read)
+        except ValueError as error:
+            raise ValueError(
+                f"The range of an activation of op {ops[slot]!r} is not usable after training: "
+                f"{error}. {_CURE}, or do without learn_ranges."
+            ) from error
+    before = module.how.program.values
+    for name, tensor in module.values().items():
+        if (
+            name in before
+            and not torch.isfinite(tensor).all()
+            and torch.isfinite(before[name]).all()
+        ):
+            readers = [op.name for op in module.how.program.ops if op.weight == name]
+            of = f", the weight of op {readers[0]!r}," if readers else ""
+            raise ValueError(f"{name!r}{of} holds NaN or infinite values after training. {_CURE}.")
 
 
 def _no_moments(op: TorchOp, size: int | None) -> InputMoments:

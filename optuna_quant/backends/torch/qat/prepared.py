@@ -53,6 +53,8 @@ class Preparation:
             The slots of activations whose ranges are trained, with the names of those ranges.
         ranges:
             The name of the submodule that has them.
+        reduce_range:
+            Whether weights that are multiplied as integers use 7 of their 8 bits.
     """
 
     program: SwitchedProgram
@@ -62,6 +64,7 @@ class Preparation:
     modules: Mapping[str, torch.nn.Module]
     learned: Mapping[str, str]
     ranges: str
+    reduce_range: bool
 
     def __deepcopy__(self, memo: dict[int, object]) -> Preparation:
         return self
@@ -90,6 +93,8 @@ class PreparedModule(torch.nn.Module):
             The user's parameters and buffers.
         learn_ranges:
             Whether activation ranges are trained as well.
+        reduce_range:
+            Whether weights that are multiplied as integers use 7 of their 8 bits.
 
     Raises:
         ValueError:
@@ -106,6 +111,7 @@ class PreparedModule(torch.nn.Module):
         state: ModuleState,
         *,
         learn_ranges: bool = False,
+        reduce_range: bool = False,
     ) -> None:
         super().__init__()
         state.register(self, program.values)
@@ -126,7 +132,9 @@ class PreparedModule(torch.nn.Module):
                 name += "_"
             learned = self._add_ranges(name, program, plan)
         # Not a submodule: it has no state.
-        self.__dict__["how"] = Preparation(program, plan, config, weights, modules, learned, name)
+        self.__dict__["how"] = Preparation(
+            program, plan, config, weights, modules, learned, name, reduce_range
+        )
 
     def _add_ranges(self, name: str, program: SwitchedProgram, plan: ModelPlan) -> dict[str, str]:
         """Ranges to be trained: one for all ops that read a tensor with the same range."""
@@ -173,7 +181,8 @@ class PreparedModule(torch.nn.Module):
         program = how.program.with_values(self.values())
 
         def weight_of(op: OpPlan) -> torch.Tensor:
-            return fake_quantized(program.weight(op.op), op.op, how.weights[op.op.name])
+            weight, config = program.weight(op.op), how.weights[op.op.name]
+            return fake_quantized(weight, op.op, config, reduce_range=how.reduce_range)
 
         tensors = tensors_of(how.plan, program, weight_of)
         graph = program.switched(Switch({**how.modules, **self.ranges()}, tensors))

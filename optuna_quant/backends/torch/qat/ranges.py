@@ -36,10 +36,17 @@ class LearnedFakeQuantize(torch.nn.Module):
 
     @property
     def params(self) -> Params:
-        """Scale and zero point as they are now."""
-        scale = self.initial.scale * math.exp(float(self.log_ratio.detach()))
+        """Scale and zero point as they are now.
+
+        Raises:
+            ValueError:
+                If the scale is not finite, or zero.
+        """
         # To float32, as every scale.
-        return Params(float(torch.tensor(scale)), self.initial.zero_point, self.initial.dtype)
+        scale = float((self.initial.scale * self.log_ratio.detach().double().exp()).float())
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"its scale became {scale:g}")
+        return Params(scale, self.initial.zero_point, self.initial.dtype)
 
     def extra_repr(self) -> str:
         """What it was before training."""

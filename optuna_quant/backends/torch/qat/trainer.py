@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FixedTrial
 
+from optuna_quant.backends.torch.qat.finished import check_finite
 from optuna_quant.backends.torch.qat.finished import trained_program
 from optuna_quant.backends.torch.qat.kept import KeptTrainings
 from optuna_quant.backends.torch.qat.kept import nbytes_of
@@ -44,6 +45,8 @@ class Trainer:
             The user's parameters and buffers.
         training:
             How models are trained; None if the user does so.
+        reduce_range:
+            Whether weights that are multiplied as integers use 7 of their 8 bits.
 
     Attributes:
         kept:
@@ -51,9 +54,15 @@ class Trainer:
     """
 
     def __init__(
-        self, program: SwitchedProgram, state: ModuleState, training: Training | None
+        self,
+        program: SwitchedProgram,
+        state: ModuleState,
+        training: Training | None,
+        *,
+        reduce_range: bool = False,
     ) -> None:
         self._program = program
+        self._reduce_range = reduce_range
         self._state = state
         self.training = training
         self.kept = KeptTrainings()
@@ -79,7 +88,14 @@ class Trainer:
         """
         if learn_ranges is None:
             learn_ranges = self.training is not None and self.training.learn_ranges
-        return PreparedModule(self._program, plan, config, self._state, learn_ranges=learn_ranges)
+        return PreparedModule(
+            self._program,
+            plan,
+            config,
+            self._state,
+            learn_ranges=learn_ranges,
+            reduce_range=self._reduce_range,
+        )
 
     def trained(
         self, plan: ModelPlan, config: QuantConfig, trial: TrainingTrial
@@ -100,6 +116,7 @@ class Trainer:
             pruner = training.pruner
             run = TrainingRun(trial, name, device=self._program.device, pruner=pruner)
             module = training(self.prepare(plan, config), run)
+            check_finite(module)  # Otherwise another worker would be given it.
             name = _with(name, trial.hyperparameters)
             data = self.kept.get(name, lambda: packed(module), nbytes=nbytes_of(module))
         return self._restored(plan, config, data)
@@ -130,7 +147,7 @@ class Trainer:
             trial = _Repeated(hyperparameters)
             run = TrainingRun(trial, name, device=self._program.device)
             try:
-                return packed(training(self.prepare(plan, config), run))
+                module = training(self.prepare(plan, config), run)
             except ValueError as error:
                 if "FixedTrial" not in str(error):
                     raise
@@ -141,6 +158,8 @@ class Trainer:
                     "backend.quantize_trained(config, hyperparameters). "
                     f"Optuna says: {error}"
                 ) from error
+            check_finite(module)
+            return packed(module)
 
         name = _with(self._name(plan, config), hyperparameters)
         data = self.kept.find(name)

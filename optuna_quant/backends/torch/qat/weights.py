@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from optuna_quant.backends.ranges.ranges import quantized_limits
+from optuna_quant.backends.ranges.seven_bits import SYMMETRIC_PART
+from optuna_quant.backends.ranges.seven_bits import SYMMETRIC_TOP
 from optuna_quant.backends.torch.qat.straight_through import straight_through
 from optuna_quant.backends.weight_algorithms.by_group import group_ranges
 from optuna_quant.backends.weight_algorithms.levels import Levels
@@ -38,7 +40,9 @@ def check_trainable(op: TorchOp, config: TensorConfig) -> None:
         )
 
 
-def fake_quantized(weight: torch.Tensor, op: TorchOp, config: TensorConfig) -> torch.Tensor:
+def fake_quantized(
+    weight: torch.Tensor, op: TorchOp, config: TensorConfig, *, reduce_range: bool = False
+) -> torch.Tensor:
     """A weight as it is after quantization, with the gradients of the weight.
 
     Its values are those of :class:`~optuna_quant.backends.torch.candidates.weights
@@ -51,6 +55,8 @@ def fake_quantized(weight: torch.Tensor, op: TorchOp, config: TensorConfig) -> t
             The op.
         config:
             How it is quantized.
+        reduce_range:
+            Whether weights that are multiplied as integers use 7 of their 8 bits.
     """
     if config.algorithm == "rtn":
         levels = Levels(config.bits, "sym" if config.scheme == "sym" else "asym")
@@ -58,14 +64,18 @@ def fake_quantized(weight: torch.Tensor, op: TorchOp, config: TensorConfig) -> t
         return straight_through(weight, lambda values: _by_group(values, levels, width))
     axis = op.channel_axis if config.granularity == "per_channel" else None
     _, top = quantized_limits(config.dtype, config.scheme)
-    return straight_through(weight, lambda values: _by_channel(values, axis, top))
+    return straight_through(weight, lambda values: _by_channel(values, axis, top, reduce_range))
 
 
-def _by_channel(values: torch.Tensor, axis: int | None, top: int) -> torch.Tensor:
+def _by_channel(
+    values: torch.Tensor, axis: int | None, top: int, reduce_range: bool
+) -> torch.Tensor:
     """Symmetric, with one scale for each index of an axis, or one for all."""
     rest = [place for place in range(values.ndim) if place != axis]
     extent = values.abs().amax(rest, keepdim=True).double()
     scale = torch.where(extent > 0, extent / top, 1.0).clamp(min=_TINY).float()
+    if reduce_range:
+        scale, top = scale / float(SYMMETRIC_PART), SYMMETRIC_TOP
     return (values / scale).round_().clamp_(-top, top).mul_(scale)
 
 

@@ -5,9 +5,9 @@ import onnx
 from onnx_models import convnet
 import pytest
 
+from optuna_quant._common.bounded_cache import BoundedCache
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.normalize import normalize
-from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.space.config import TensorConfig
 

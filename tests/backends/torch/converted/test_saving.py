@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 import zipfile
 
+import numpy as np
 import pytest
 
 
@@ -200,6 +202,99 @@ def test_bad_files(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ModelFileError):
         load(path)
+
+
+def _parts(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _write(path: Path, parts: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    """Wherever it is cut or changed there is one kind of error, or the file is as good as it was.
+
+    PyTorch itself reads a file one of whose weights has changed.
+    """
+    path = tmp_path / "model.pt2"
+    it = ready("chain", "static")
+    model = it.backend.converted(it.config("static"), lower=False)
+    model.save(path)
+    whole = path.read_bytes()
+    (expected,) = model.run(it.feeds()[0])
+    random = np.random.default_rng(0)
+    refused = 0
+    for length in [0, 1, 30, *random.integers(0, len(whole), 20), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelFileError, match=r"model\.pt2"):
+            load(path)
+    for place in random.integers(0, len(whole), 60):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        path.write_bytes(changed)
+        try:
+            loaded = load(path, lower=False)
+        except ModelFileError as error:
+            assert "model.pt2" in str(error)
+            refused += 1
+        else:
+            np.testing.assert_array_equal(loaded(torch.tensor(it.feeds()[0]["x"])), expected)
+    assert refused > 30
+
+
+def test_a_weight_that_is_damaged_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    it = ready("chain", "static")
+    it.backend.quantize(it.config("static")).save(path)
+    whole = path.read_bytes()
+    codes = next(v for k, v in _parts(path).items() if k.endswith("weights/weight_0"))
+    place = whole.index(codes) + 5
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(ModelFileError, match=r"is damaged, in its part .*weight_0.*copy the file"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "its record cannot be read"),
+        (lambda text: b"\xff\xfe\x00", "is not a program that optuna_quant has saved"),
+        (lambda text: b"[1]", "its record is no dictionary"),
+        (lambda text: text.replace(b'"ops"', b'"oops"'), "its record lacks something"),
+        (lambda text: text.replace(b'"op_type"', b'"type"'), "its record lacks something"),
+        (lambda text: text.replace(b'"call"', b'"cell"'), "its record lacks something"),
+    ],
+)
+def test_a_record_that_is_no_record(
+    change: Callable[[bytes], bytes], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt2"
+    it = ready("chain", "static")
+    it.backend.quantize(it.config("static")).save(path)
+    parts = _parts(path)
+    name = next(each for each in parts if each.endswith("extra/optuna_quant.json"))
+    parts[name] = change(parts[name])
+    _write(path, parts)
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load(path)
+    assert "model.pt2" in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"lower": False}, {"compile": True}])
+def test_a_package_is_loaded_as_it_was_compiled(
+    options: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pt2"
+    monkeypatch.setattr(
+        "optuna_quant.backends.torch.converted.loading.read_package", lambda path: (None, None)
+    )
+    (given,) = options
+    with pytest.raises(ValueError, match=rf"model\.pt2.*a package, .* so {given}=.* not apply"):
+        load(path, **options)
 
 
 def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import optuna
 from optuna.pruners import MedianPruner
 from optuna.trial import TrialState
 import pytest
+import torch
 from torch import nn
 from zygote import Zygote
 
@@ -114,6 +115,33 @@ def test_a_training_that_fails_is_a_failed_trial() -> None:
     assert view.state == TrialState.FAIL
     assert view.failure is not None
     assert "Not trained" in view.failure and "out of patience" in view.failure
+
+
+def test_a_training_that_diverges_is_a_failed_trial_and_the_study_goes_on() -> None:
+    trained: list[nn.Module] = []
+
+    def diverging(model: nn.Module) -> None:
+        trained.append(model)
+        if len(trained) == 1:
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if name.startswith("activation_ranges."):
+                        parameter.fill_(1e6)
+
+    backend = qat_backend(Training(diverging, learn_ranges=True))
+    space = backend.tuning_space()
+    objective = QuantObjective(backend, space, accuracy, AccuracyCriterion())
+    study = optuna.create_study(direction="maximize")
+    for _ in range(2):
+        study.enqueue_trial(space.params_of(space.default()))
+    study.optimize(objective, n_trials=2)
+    first, second = map(TrialView, study.trials)
+    assert first.state == TrialState.FAIL
+    assert first.failure is not None
+    assert "Not trained" in first.failure and "its scale became inf" in first.failure
+    # What has diverged was not kept for the others.
+    assert second.state == TrialState.COMPLETE
+    assert len(trained) == 2
 
 
 def test_an_objective_without_a_training_says_so_at_once() -> None:

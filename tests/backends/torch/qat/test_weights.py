@@ -22,15 +22,22 @@ def weight_of(backend: TorchBackend, op: TorchOp, config: TensorConfig) -> torch
     return backend._weights.tensor(backend._weights.get(op, config, None), op)
 
 
+@pytest.mark.parametrize("reduce_range", [False, True])
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
-def test_eight_bits(granularity: str) -> None:
+def test_eight_bits(granularity: str, reduce_range: bool) -> None:
     backend = TorchBackend(
-        torch_modules.convnet(), torch_modules.samples(2, 2, 8, 8), approach="dynamic"
+        torch_modules.convnet(),
+        torch_modules.samples(2, 2, 8, 8),
+        approach="dynamic",
+        reduce_range=reduce_range,
     )
     config = TensorConfig("int8", "sym", granularity)
     for op in ops(backend):
         weight = backend._program.weight(op)
-        assert torch.equal(fake_quantized(weight, op, config), weight_of(backend, op, config))
+        found = fake_quantized(weight, op, config, reduce_range=reduce_range)
+        assert torch.equal(found, weight_of(backend, op, config))
+        codes = backend._weights.get(op, config, None).codes
+        assert abs(codes).max() == (63 if reduce_range else 127)
 
 
 @pytest.mark.parametrize(
