@@ -323,7 +323,7 @@ def _accuracy_criterion(given: Mapping[str, Any], metric: Metric | None) -> Accu
             higher_is_better = False
         kind = given.get("criterion") or default_criterion(found)
     return AccuracyCriterion(
-        higher_is_better=higher_is_better,
+        higher_is_better=higher_is_better,  # type: ignore[arg-type]  # None: nothing says it.
         criterion=kind,
         tolerable_loss=given.get("tolerable_loss", 0.01),
     )

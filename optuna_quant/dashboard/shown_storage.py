@@ -226,9 +226,10 @@ class _ShortOptions:
         choices = distribution.choices
         if choices not in self._known:
             names = short_options(choices)
-            self._known[choices] = names and _Renamed(
-                names, CategoricalDistribution(list(names.values()))
-            )
+            renamed = None
+            if names is not None:
+                renamed = _Renamed(names, CategoricalDistribution(list(names.values())))
+            self._known[choices] = renamed
         return self._known[choices]
 
 

@@ -260,8 +260,9 @@ def _check_before_export(
     if request.backend is not None or not data:
         return
     expected = expected_inputs(request.model, request.example_inputs)
-    for each in data if expected is not None else ():
-        each.check_inputs(expected)
+    if expected is not None:
+        for each in data:
+            each.check_inputs(expected)
 
 
 def _policy(accuracy: AccuracyCriterion, tuning: TuningCriterion) -> ExitPolicy:
