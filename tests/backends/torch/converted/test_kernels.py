@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import optuna
@@ -93,6 +94,22 @@ def test_weights_of_few_bits_have_kernels_of_their_own() -> None:
     assert found["a"].kernel == "aten._weight_int4pack_mm_for_cpu"
     # Its ten outputs are too few for the kernel.
     assert found["c"].kernel == "mkldnn._linear_pointwise"
+
+
+@pytest.mark.slow  # Compiles.
+def test_the_compiled_program_has_the_kernels_that_are_told() -> None:
+    pytest.importorskip("torchao")
+    if not has_compiler():
+        pytest.skip("There is no C++ compiler.")
+    from torch._inductor.utils import run_and_get_code
+
+    it = ready("convolutions", "static")
+    config = it.config("static")
+    model = it.backend.converted(config, compile=True)
+    _, codes = run_and_get_code(model._function, *model.flat_inputs(it.feeds()[2]))
+    called = re.findall(r"= torch\.ops\.(onednn\.q\w+_pointwise)\b", "\n".join(codes))
+    told = [runs.kernel for runs in it.backend.executed(config).values() if runs.integer]
+    assert sorted(called) == sorted(told)
 
 
 def test_without_torchao_programs_compute_in_floats_and_say_so(
