@@ -1,7 +1,8 @@
-"""Take the pictures of a terminal and of a notebook: a search of the digits example in each.
+"""Take the pictures of a terminal, a notebook and the dashboard: the digits example in each.
 
     python docs/draw_screens.py terminal      # needs tmux, Pillow and Chromium
     python docs/draw_screens.py notebook      # needs nbconvert, ipykernel, Pillow and Chromium
+    python docs/draw_screens.py dashboard     # needs optuna-dashboard, Pillow and Chromium
 
 The times in them, and with them the answer, are those of the machine.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable
 import io
 from pathlib import Path
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,8 @@ COMMAND = (
 )
 END = "written: model.quantized.onnx"
 SECONDS = 600.0
+SERVED = 60.0
+"""How long the dashboard is given to start and to publish what the study holds."""
 
 CELLS = (
     "import optuna_quant\n\n"
@@ -118,12 +122,54 @@ def notebook(folder: Path) -> None:
     photograph(page, IMAGES / "notebook.png", width=1000)
 
 
-def photograph(page: Path, image: Path, *, width: int, height: int = 3000) -> None:
-    """Take a picture of a page, without the white below and beside it."""
+def dashboard(folder: Path) -> None:
+    """The page of a study in optuna-dashboard, and its note."""
+    here = Path(sys.executable).parent
+    # Without recipes there is something to decide for the ops.
+    search = [*COMMAND.split()[1:], "--recipes", "none"]
+    record = ["--storage", "digits.journal", "--study-name", "digits"]
+    # No answer is an answer as well; what it says of it is not looked at here.
+    subprocess.run([here / "optuna-quant", *search, *record], cwd=folder, check=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    served = subprocess.Popen(
+        [here / "optuna-quant", "dashboard", *record, "--port", port], cwd=folder
+    )
+    study = f"http://127.0.0.1:{port}/dashboard/studies/0"
+    try:
+        time.sleep(SERVED)
+        photograph(study, IMAGES / "dashboard.png", width=1310, height=2120, at=folder)
+        photograph(
+            f"{study}/note", IMAGES / "dashboard_note.png", width=1030, height=640, at=folder
+        )
+    finally:
+        served.terminate()
+        served.wait()
+
+
+def photograph(
+    page: Path | str, image: Path, *, width: int, height: int = 3000, at: Path | None = None
+) -> None:
+    """Take a picture of a page, without the white below and beside it.
+
+    Args:
+        page:
+            The file, or an address.
+        image:
+            Where the picture goes.
+        width:
+            The width of the window.
+        height:
+            The height of the window.
+        at:
+            A folder for what is made on the way, for an address.
+    """
+    address = page if isinstance(page, str) else page.as_uri()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("Chromium is not installed.")
-    taken = page.with_suffix(".png")
+    taken = page.with_suffix(".png") if isinstance(page, Path) else (at or DOCS) / "taken.png"
     subprocess.run(
         [
             chromium,
@@ -131,10 +177,11 @@ def photograph(page: Path, image: Path, *, width: int, height: int = 3000) -> No
             "--no-sandbox",
             "--disable-gpu",
             "--hide-scrollbars",
-            "--virtual-time-budget=10000",
+            "--virtual-time-budget=60000",
+            *(["--force-device-scale-factor=0.8"] if isinstance(page, str) else []),
             f"--window-size={width},{height}",
             f"--screenshot={taken}",
-            page.as_uri(),
+            address,
         ],
         check=True,
         capture_output=True,
@@ -150,9 +197,13 @@ def photograph(page: Path, image: Path, *, width: int, height: int = 3000) -> No
 
 def main() -> None:
     """Take those that are named."""
-    kinds: dict[str, Callable[[Path], None]] = {"terminal": terminal, "notebook": notebook}
+    kinds: dict[str, Callable[[Path], None]] = {
+        "terminal": terminal,
+        "notebook": notebook,
+        "dashboard": dashboard,
+    }
     parser = argparse.ArgumentParser(description="Take pictures for the documentation.")
-    parser.add_argument("kinds", nargs="+", choices=kinds, metavar="terminal|notebook")
+    parser.add_argument("kinds", nargs="+", choices=kinds, metavar="terminal|notebook|dashboard")
     for kind in parser.parse_args().kinds:
         with tempfile.TemporaryDirectory() as folder:
             for name in FILES:

@@ -73,6 +73,7 @@ class AccuracyCriterion:
             kind=SWITCH,
             names=("--lower-is-better",),
             value=False,
+            opposite="--higher-is-better",
             heading="criterion",
         ),
     )

@@ -141,6 +141,73 @@ class Pooled(nn.Module):
         return self.d(nn.functional.max_pool2d(x, 2).flatten(1))
 
 
+class Products(nn.Module):
+    """Products with parameters and of activations, in all forms, and sums in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.randn(16, 32) / 4)
+        self.shift = nn.Parameter(torch.randn(32))
+        self.last = nn.Linear(32, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = torch.addmm(self.shift, x, self.factor)
+        wide += x @ self.factor
+        narrow = self.last(wide.relu())
+        narrow += torch.mm(wide, self.factor.t())
+        scores = torch.addmm(narrow, torch.mm(narrow, x.t()), x, beta=0.5, alpha=0.25)
+        three = scores[None]
+        return torch.baddbmm(three, three, three.mT @ three).squeeze(0)
+
+
+class Rearranged(nn.Module):
+    """What Keras makes of layers: channels last, weights rearranged, biases added afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        variables = {
+            "net/first/kernel": torch.randn(3, 3, 3, 16) / 4,
+            "net/first/bias": torch.randn(16),
+            "net/second/kernel": torch.randn(3, 3, 16, 8) / 8,
+            "net/second/bias": torch.randn(8),
+            "net/head/kernel": torch.randn(8, 10) / 2,
+            "net/head/bias": torch.randn(10),
+        }
+        self.variables = nn.ParameterDict(variables)
+        # Taken out of the parameters, as Keras does.
+        self.values = {name: each.detach() for name, each in self.variables.items()}
+
+    def layer(self, name: str, x: torch.Tensor, padding: int) -> torch.Tensor:
+        kernel = self.values[f"net/{name}/kernel"].to(torch.float32).permute(3, 2, 0, 1)
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
+        found = nn.functional.conv2d(x.permute(0, 3, 1, 2).contiguous(), kernel, padding=padding)
+        bias = self.values[f"net/{name}/bias"].reshape(1, 1, 1, -1)
+        return found.permute(0, 2, 3, 1).to(torch.float32) + bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.max_pool2d(self.layer("first", x, 1).permute(0, 3, 1, 2), 2).relu()
+        x = nn.functional.pad(x, (0, 1, 0, 1)).permute(0, 2, 3, 1)
+        x = self.layer("second", x, 0).relu().mean((1, 2))
+        return x @ self.values["net/head/kernel"] + self.values["net/head/bias"]
+
+
+class Bags(nn.Module):
+    """Embeddings of bags in all modes, with and without an index that counts for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.EmbeddingBag(50, 40, mode="mean")
+        self.sum = nn.EmbeddingBag(50, 40, mode="sum", padding_idx=3)
+        self.most = nn.EmbeddingBag(50, 40, mode="max", padding_idx=0)
+        self.head = nn.Linear(40, 5)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        weights = ids.float() / 50
+        starts = torch.arange(0, ids.numel(), ids.shape[1])
+        summed = self.sum(ids, per_sample_weights=weights)
+        return self.head(self.mean(ids.flatten(), starts) + summed + self.most(ids))
+
+
 class Case(NamedTuple):
     """A module, and what makes samples for it."""
 
@@ -160,6 +227,9 @@ CASES = {
     "tied": Case(Tied, _ids(20)),
     "written": Case(Written, lambda n: torch.randn(n, 16)),
     "pooled": Case(Pooled, lambda n: torch.randn(n, 3, 16, 16)),
+    "products": Case(Products, lambda n: torch.randn(n, 16)),
+    "rearranged": Case(Rearranged, lambda n: torch.randn(n, 9, 9, 3)),
+    "bags": Case(Bags, _ids(50)),
 }
 
 

@@ -39,6 +39,8 @@ class Flag:
             The strings that are allowed; empty for any.
         value:
             What the flag means, if it takes no value.
+        opposite:
+            A flag that means the opposite of such a value; empty if the command has none.
         heading:
             Under which heading of ``--help`` it stands.
         reads:
@@ -54,6 +56,7 @@ class Flag:
     metavar: str | tuple[str, ...] | None = None
     choices: tuple[str, ...] = ()
     value: bool | None = None
+    opposite: str = ""
     heading: str = "search"
     reads: str | None = None
     common: bool = False

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
     from optuna_quant.backends.onnxruntime.model.exported import ExportedModel
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike as RequestedRecipes
+    from optuna_quant.data.inputs import InputSpec
 
 
 _OnnxLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ExportedModel"
@@ -78,20 +79,46 @@ def make_backend(
             "No model is given: pass a path, its bytes, an onnx.ModelProto, or a torch.nn.Module."
         )
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-    from optuna_quant.backends.onnxruntime.torch_export import export_module
+    from optuna_quant.backends.onnxruntime.torch_export import ModuleToExport
     from optuna_quant.backends.torch_program import is_torch_model
 
+    given = {name: value for name, value in options.items() if value is not None}
     if is_torch_model(model):
         module = cast("torch.nn.Module | ExportedProgram", model)
-        model = export_module(module, example_inputs)
-    elif example_inputs is not None:
+        return OnnxRuntimeBackend(ModuleToExport(module, example_inputs), **given)
+    if example_inputs is not None:
         raise ValueError(
             "example_inputs is for a torch.nn.Module, but the model is "
             f"{type(model).__name__}{_how_to_make_a_module(model)}."
         )
-
-    given = {name: value for name, value in options.items() if value is not None}
     return OnnxRuntimeBackend(cast("_OnnxLike", model), **given)
+
+
+def expected_inputs(
+    model: ModelLike | None, example_inputs: object
+) -> tuple[InputSpec, ...] | None:
+    """The inputs of a model that has to be exported first, as far as they are known before.
+
+    Args:
+        model:
+            The model.
+        example_inputs:
+            What the module's ``forward`` takes.
+
+    Returns:
+        The inputs; None if the model need not be exported, or only the export tells them.
+
+    Raises:
+        ValueError:
+            If ``example_inputs`` are missing or do not fit.
+    """
+    from optuna_quant.backends.torch_program import is_torch_model
+
+    if not is_torch_model(model):
+        return None
+    from optuna_quant.backends.torch_program.inputs import expected_inputs
+
+    return expected_inputs(cast("torch.nn.Module | ExportedProgram", model), example_inputs)
 
 
 def _how_to_make_a_module(model: object) -> str:

@@ -103,6 +103,9 @@ def _add(to: argparse._ActionsContainer, option: Option, flag: Flag, help: str) 
     given: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS, "help": help}
     if flag.value is not None:
         to.add_argument(*option.flags, action="store_const", const=flag.value, **given)
+        if flag.opposite:
+            given["help"] = f"the opposite of {option.flags[0]}"
+            to.add_argument(flag.opposite, action="store_const", const=not flag.value, **given)
         return
     if flag.metavar is not None:
         given["metavar"] = flag.metavar

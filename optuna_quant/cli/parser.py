@@ -34,6 +34,7 @@ from optuna_quant.cli.init import add_init
 from optuna_quant.cli.messages import is_said_here
 from optuna_quant.cli.messages import messages
 from optuna_quant.cli.messages import noted_interrupts
+from optuna_quant.cli.messages import with_flags
 from optuna_quant.cli.messages import write_line
 from optuna_quant.cli.options import SPACE_OPTIONS
 from optuna_quant.cli.options import add_config
@@ -179,7 +180,7 @@ def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interru
         print(f"{speaker}: interrupted ({kind}{text})", file=sys.stderr)
         return INTERRUPTED
     hint = "" if verbose or (expected and is_said_here(error)) else " (--verbose shows where)"
-    write_line(f"{speaker}: error: {kind}{text}{hint}")
+    write_line(f"{speaker}: error: {kind}{with_flags(text)}{hint}")
     return BAD_INPUT if expected and not _is_of_the_machine(error) else FAILED
 
 

@@ -311,17 +311,19 @@ def _accuracy_criterion(given: Mapping[str, Any], metric: Metric | None) -> Accu
                 f"--{flag} goes with --data; a function of --evaluate reads the model's outputs "
                 "itself."
             )
-    # A criterion of the command line always says it: without the option, higher is better.
-    higher_is_better = given.get("higher_is_better", True)
+    # Where nothing says it, a name that is that of an error is refused later.
+    higher_is_better = given.get("higher_is_better")
     kind = given.get("criterion", "relative")
     if given.get("data") is not None:
         found = as_metric_of(metric or "accuracy", higher_is_better=higher_is_better)
-        if found.higher_is_better and not higher_is_better:
-            raise ValueError(f"--lower-is-better does not go with --metric {found.name}.")
-        higher_is_better = found.higher_is_better
+        if higher_is_better is not None and found.higher_is_better != higher_is_better:
+            flag = "--higher-is-better" if higher_is_better else "--lower-is-better"
+            raise ValueError(f"{flag} does not go with --metric {found.name}.")
+        if not found.higher_is_better:
+            higher_is_better = False
         kind = given.get("criterion") or default_criterion(found)
     return AccuracyCriterion(
-        higher_is_better=higher_is_better,
+        higher_is_better=higher_is_better,  # type: ignore[arg-type]  # None: nothing says it.
         criterion=kind,
         tolerable_loss=given.get("tolerable_loss", 0.01),
     )

@@ -11,6 +11,7 @@ from typing import Any
 from optuna_quant.compat._inc_fields import Warn
 from optuna_quant.compat._inc_fields import part_of
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.evaluation.metrics.criterion import check_is_no_percentage
 from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.strategies import choose_strategy
 
@@ -27,8 +28,15 @@ def accuracy_options(fields: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         fields:
             All fields of the configuration.
+
+    Raises:
+        TypeError:
+            If a value has another type.
+        ValueError:
+            If a value is out of its range, or every model would be good enough.
     """
     criterion = AccuracyCriterion(**part_of(fields, "accuracy_criterion"))
+    check_is_no_percentage(criterion)
     found = {"criterion": criterion.criterion, "tolerable_loss": criterion.tolerable_loss}
     # True is the default there for every metric; here a named metric knows its direction.
     return found if criterion.higher_is_better else {"higher_is_better": False, **found}

@@ -148,7 +148,7 @@ class KnownObjective:
         function of the user's, is taken for one: each option of an op costs what it changes in
         the FP32 model.
         """
-        tables: dict[str, CostTable] = {**self.costs.tables, OPS: self._ops}
+        tables: dict[str, CostTable] = {**self.costs.tables, OPS: fallback_table(self.space)}
         if any(measure not in tables and measure != self.name for measure in self.measures):
             return None
         if self.measures == (self.name,) and self.name in tables:
@@ -164,14 +164,22 @@ class KnownObjective:
             return None
         return linearized(self.of, self.space, measure=self.name)
 
-    @property
-    def _ops(self) -> CostTable:
-        ops = {
-            op: {option.label: float(not option.is_quantized) for option in t.options}
-            for t in self.space.tunables
-            for op in t.ops
-        }
-        return CostTable(OPS, "", ops)
+
+def fallback_table(space: TuningSpace) -> CostTable:
+    """The number of ops in fallback, as a table of costs.
+
+    The FP32 model has a cost where no op may stay in FP32, too: answers are compared with it.
+
+    Args:
+        space:
+            The tuning space.
+    """
+    ops = {
+        op: {FP32.label: 1.0, **{o.label: float(not o.is_quantized) for o in t.options}}
+        for t in space.tunables
+        for op in t.ops
+    }
+    return CostTable(OPS, "", ops)
 
 
 def linearized(

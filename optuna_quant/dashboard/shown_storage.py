@@ -7,10 +7,12 @@ from collections.abc import Container
 from collections.abc import Mapping
 from collections.abc import Sequence
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -20,13 +22,16 @@ from optuna_quant.dashboard.callback import legacy_constraints
 from optuna_quant.dashboard.overview import fp32_measures
 from optuna_quant.dashboard.overview import read_overview
 from optuna_quant.dashboard.publish import space_of
+from optuna_quant.dashboard.short_options import short_options
 from optuna_quant.dashboard.trial_words import TrialWords
 from optuna_quant.storages.retrying import RetryingStorage
+from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.recorded_study import RecordedTrials
 
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 
@@ -35,6 +40,8 @@ MOST_PARAMETERS = 40
 
 _ENOUGH_TRIALS = 30
 _LONGEST = 1024
+_FOR_PROGRAMS = frozenset({record.COSTS, record.EVIDENCE, record.FINGERPRINT})
+"""Attributes of trials that ``result`` and ``gain`` put into words."""
 
 
 class ShownStorage(RetryingStorage):
@@ -43,8 +50,9 @@ class ShownStorage(RetryingStorage):
     The trials of our studies get short strings (``stage``, ``result``, ``gain``,
     ``configuration``) and their feasibility in the form that the dashboard reads; the best trial
     is the answer of the study instead of the best metric, which is mostly that of the FP32 model.
-    Of many parameters, those whose options differ most between trials are shown. Nothing of this
-    is written. Studies that are not ours are shown as they are.
+    Of many parameters, those whose options differ most between trials are shown, and options by
+    short names (``INT8 per_channel``). Nothing of this is written. Studies that are not ours are
+    shown as they are.
 
     Args:
         inner:
@@ -62,6 +70,7 @@ class ShownStorage(RetryingStorage):
             raise ValueError(f"max_parameters must not be negative, but got {max_parameters}.")
         super().__init__(inner.inner if isinstance(inner, RetryingStorage) else inner)
         self._max_parameters = max_parameters
+        self._options = _ShortOptions()
         self._shown: dict[int, FrozenTrial] = {}
         self._words: dict[int, TrialWords | None] = {}
         self._parameters: dict[int, frozenset[str] | None] = {}
@@ -142,9 +151,8 @@ class ShownStorage(RetryingStorage):
             constraints = [1.0]  # It was stopped early, and is infeasible by an unknown amount.
         if constraints:
             shown.system_attrs = {**trial.system_attrs, LEGACY_CONSTRAINTS: constraints}
-        if kept is not None:
-            shown.params = _only(trial.params, kept)
-            shown.distributions = _only(trial.distributions, kept)
+        names = trial.distributions if kept is None else kept
+        shown.params, shown.distributions = self._options.shown(trial, names)
         if keep and trial.state.is_finished():
             self._shown[key] = shown
         return shown
@@ -180,12 +188,52 @@ def _spread(counts: Counter[Any]) -> float:
 
 
 def _short(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes without the ends of long strings, as the dashboard cuts everything else."""
+    """Attributes without those that are for programs, and without the ends of long strings.
+
+    The dashboard cuts everything else.
+    """
     return {
         name: value[:_LONGEST] if isinstance(value, str) else value
         for name, value in attrs.items()
+        if name not in _FOR_PROGRAMS
     }
 
 
-def _only(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in names}
+class _ShortOptions:
+    """Shows the options of ops by short names; distributions are shared by all trials."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], _Renamed | None] = {}
+
+    def shown(
+        self, trial: FrozenTrial, names: Container[str]
+    ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+        """The parameters of these names, and their distributions."""
+        params: dict[str, Any] = {}
+        distributions: dict[str, BaseDistribution] = {}
+        for name, distribution in trial.distributions.items():
+            if name not in names:
+                continue
+            renamed = self._renamed(distribution)
+            value = trial.params[name]
+            params[name] = value if renamed is None else renamed.names[value]
+            distributions[name] = distribution if renamed is None else renamed.distribution
+        return params, distributions
+
+    def _renamed(self, distribution: BaseDistribution) -> _Renamed | None:
+        if not isinstance(distribution, CategoricalDistribution):
+            return None
+        choices = distribution.choices
+        if choices not in self._known:
+            names = short_options(choices)
+            renamed = None
+            if names is not None:
+                renamed = _Renamed(names, CategoricalDistribution(list(names.values())))
+            self._known[choices] = renamed
+        return self._known[choices]
+
+
+@dataclass(frozen=True)
+class _Renamed:
+    names: Mapping[object, str]
+    distribution: CategoricalDistribution

@@ -15,6 +15,8 @@ from optuna_quant.data.sample_runs import SampleRunner
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna_quant.backends.base import RunnableModel
     from optuna_quant.backends.default import RunnableLike
     from optuna_quant.data.constant_inputs import BoundInputs
@@ -35,6 +37,21 @@ def runnable_model(model: RunnableLike, threads: int) -> RunnableModel:
     if threads > 1 and isinstance(runnable, RunsConcurrently):
         return runnable.for_concurrent_runs(threads)
     return runnable
+
+
+def varying_specs(constants: BoundInputs, inputs: Sequence[InputSpec]) -> list[InputSpec]:
+    """The inputs that data must hold, whatever the number of samples.
+
+    Args:
+        constants:
+            The inputs that are the same for all samples.
+        inputs:
+            All inputs.
+    """
+    return [
+        replace(spec, shape=spec.shape and (None, *spec.shape[1:]))
+        for spec in constants.varying(inputs)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +87,7 @@ class BoundModel:
     @cached_property
     def specs(self) -> list[InputSpec]:
         """The inputs that the data must hold, whatever the number of samples."""
-        return [
-            replace(spec, shape=spec.shape and (None, *spec.shape[1:]))
-            for spec in self.constants.varying(self.runnable.inputs)
-        ]
+        return varying_specs(self.constants, self.runnable.inputs)
 
     @property
     def fixed_batch_size(self) -> int | None:

@@ -12,12 +12,14 @@ import numpy as np
 
 from optuna_quant.backends.base import depends_on_batch as _depends
 from optuna_quant.evaluation.bound_model import BoundModel
+from optuna_quant.evaluation.bound_model import varying_specs
 from optuna_quant.evaluation.run_ahead import run_batches
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Generator
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -62,6 +64,19 @@ class DataRuns:
     def bound(self, model: RunnableLike) -> BoundModel:
         """A model with the constant inputs."""
         return BoundModel.of(model, self.inputs, threads=self.threads)
+
+    def check_inputs(self, inputs: Sequence[InputSpec]) -> None:
+        """Check that the data fit the inputs of a model.
+
+        Args:
+            inputs:
+                The inputs, those included that are the same for all samples.
+
+        Raises:
+            ValueError:
+                If they do not; it says what does not.
+        """
+        self.data.check(varying_specs(self.inputs.bind(inputs, ()), inputs))
 
     def check(self, model: RunnableLike) -> None:
         """Check that the data fit a model, without running it.

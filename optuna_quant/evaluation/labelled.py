@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import DataLike
+    from optuna_quant.data.inputs import InputSpec
     from optuna_quant.data.sample_runs import Rows
     from optuna_quant.evaluation.run_ahead import Indices as _Indices
 
@@ -316,6 +317,19 @@ class DataEvaluation:
                 If they do not; it says what does not.
         """
         self._runs.check(model)
+
+    def check_inputs(self, inputs: Sequence[InputSpec]) -> None:
+        """Check that the data fit the inputs of a model, before there is the model.
+
+        Args:
+            inputs:
+                The inputs.
+
+        Raises:
+            ValueError:
+                If they do not; it says what does not.
+        """
+        self._runs.check_inputs(inputs)
 
     def outputs_of(self, model: RunnableLike) -> tuple[str, ...]:
         """The names of a model's outputs."""

@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
+import numpy as np
+
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from optuna_quant.data.labelled_data import Batch
@@ -53,16 +53,14 @@ def run_batches(
     if threads == 1:
         for chosen in chunks:
             feed, labels = read(chosen)
-            with _told_samples(chosen):
-                outputs = run(feed, len(chosen))
-            yield outputs, labels, chosen
+            yield _run(run, feed, chosen), labels, chosen
         return
     ahead: deque[tuple[Future[Outputs], Rows, Indices]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="optuna_quant_data")
     try:
         for chosen in chunks:
             feed, labels = read(chosen)
-            ahead.append((pool.submit(run, feed, len(chosen)), labels, chosen))
+            ahead.append((pool.submit(_run, run, feed, chosen), labels, chosen))
             del feed  # It is the worker's, and not kept while results are waited for.
             if len(ahead) > threads:
                 yield _done(ahead.popleft())
@@ -74,20 +72,39 @@ def run_batches(
 
 def _done(one: tuple[Future[Outputs], Rows, Indices]) -> BatchOutputs:
     future, labels, chosen = one
-    with _told_samples(chosen):
-        outputs = future.result()
-    return outputs, labels, chosen
+    return future.result(), labels, chosen
 
 
-@contextmanager
-def _told_samples(chosen: Indices) -> Iterator[None]:
-    """Note in an error of the runtime which samples it was given."""
+def _run(run: SampleRunner, feed: Mapping[str, Rows], chosen: Indices) -> Outputs:
+    """Run a batch; an error of the runtime gets a note of the samples that it was given."""
     try:
-        yield
+        return run(feed, len(chosen))
     except Exception as error:
-        first, last = int(chosen.min()), int(chosen.max())
-        which = f"sample {first}"
-        if first != last:
-            which = f"{len(chosen)} samples from {first} to {last}"
-        error.add_note(f"It was run on {which} of the evaluation data.")
+        error.add_note(_which_fails(run, feed, chosen))
         raise
+
+
+def _which_fails(run: SampleRunner, feed: Mapping[str, Rows], chosen: Indices) -> str:
+    """Which of the samples of a batch that fails is the reason, as far as that can be told."""
+    if len(chosen) == 1:
+        return f"It was run on {_described(run, feed, 0, chosen)}."
+    for place in range(len(chosen)):
+        alone = {name: rows[place : place + 1] for name, rows in feed.items()}
+        try:
+            run(alone, 1)
+        except Exception:
+            return f"It fails on {_described(run, feed, place, chosen)}."
+    return (
+        f"It was run on {len(chosen)} samples from {chosen.min()} to {chosen.max()} of the "
+        f"evaluation data, the first with {_shapes(run, feed, 0)}, and fails on none of them "
+        "alone."
+    )
+
+
+def _described(run: SampleRunner, feed: Mapping[str, Rows], place: int, chosen: Indices) -> str:
+    return f"sample {chosen[place]} of the evaluation data, with {_shapes(run, feed, place)}"
+
+
+def _shapes(run: SampleRunner, feed: Mapping[str, Rows], place: int) -> str:
+    shapes = [f"{spec.name!r} {np.shape(feed[spec.name][place])}" for spec in run.inputs]
+    return f"inputs of shape {', '.join(shapes)}"

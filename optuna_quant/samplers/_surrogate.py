@@ -19,7 +19,6 @@ from optuna_quant.samplers._models.explanation import Explanation
 from optuna_quant.samplers._models.explanation import Question
 from optuna_quant.samplers._models.explanation import explained
 from optuna_quant.samplers._models.explanation_text import in_words
-from optuna_quant.samplers._models.fallback_table import costs_of_search
 from optuna_quant.samplers._models.option_scores import OptionSensitivityCache
 from optuna_quant.samplers._models.option_scores import kept_scores
 from optuna_quant.samplers._models.option_scores import merged
@@ -31,6 +30,7 @@ from optuna_quant.samplers._models.prior_in_space import TakenScores
 from optuna_quant.samplers._models.recipe_choice import has_recipes
 from optuna_quant.samplers._models.recipe_choice import with_recipes
 from optuna_quant.samplers._models.recipe_policy import RecipePolicy
+from optuna_quant.samplers._models.search_costs import costs_of_search
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.samplers._plans.criterion import require_criterion

@@ -31,7 +31,7 @@ QUANTIZED_MODES = ("static", "dynamic", "weight_only")
 FLOAT_MODES = ("fp32", "bf16", "fp16")
 MODES = QUANTIZED_MODES + FLOAT_MODES
 
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint4", "int4", "int2")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint4", "int4", "int3", "int2")
 SCHEMES = ("sym", "asym")
 GRANULARITIES = ("per_tensor", "per_channel", "per_group")
 ACCURACY_LEVELS = (0, 1, 2, 3, 4)

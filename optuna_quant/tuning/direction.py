@@ -1,7 +1,8 @@
-"""Warn if a metric seems to have the opposite direction."""
+"""Refuse or ask about a metric that seems to have the opposite direction."""
 
 from __future__ import annotations
 
+from functools import partial
 import re
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,14 @@ _OF_ERRORS = frozenset(
 )
 """Words in the names of functions whose values are better the lower they are."""
 
+_UNCLEAR = frozenset(
+    {"neg", "negative", "negated", "minus", "inv", "inverse", "inverted", "no", "not", "without"}
+    | {"free", "accuracy", "acc", "score", "reduction", "gain", "within", "correct"}
+)
+"""Words that may turn such a name around: ``neg_loss``, ``accuracy_within_error``."""
+
+_WORDS = re.compile("[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
 # Quantization does not make a model so much better, as a part of the FP32 model's metric.
 _SUSPICIOUS_GAIN = 0.2
 
@@ -32,24 +41,43 @@ _SUSPICIOUS_GAIN = 0.2
 _logger = get_logger(__name__)
 
 
-def warn_of_direction(function: object, given: AccuracyCriterion | None) -> None:
-    """Warn if a function is called like an error, and nothing says that lower is better.
+def check_direction(function: object, given: AccuracyCriterion | None) -> None:
+    """Refuse a function that is called like an error, if nothing says which way is better.
+
+    In the wrong direction a search hands out the worst model that it finds. It is a warning where
+    the name says something else as well, such as ``neg_loss``.
 
     Args:
         function:
             The user's evaluation or metric; what has no name is passed over.
         given:
             The criterion that the user gives; :obj:`None` for the default.
+
+    Raises:
+        ValueError:
+            If its name is that of an error or a loss.
     """
     if given is not None and (given.says_direction or not given.higher_is_better):
         return
-    name = getattr(function, "__name__", "")
-    if _OF_ERRORS & set(re.findall(r"[a-z]+", name.lower())):
-        warn_user(
-            f"Of {name}() higher values are taken to be better, but it is called like an error. "
-            "Give higher_is_better=False (--lower-is-better) if lower ones are, or True to say "
-            "that it is right."
-        )
+    name = _name_of(function)
+    words = {word.lower() for word in _WORDS.findall(name)}
+    if not words & _OF_ERRORS:
+        return
+    text = (
+        f"{name}() is called like an error, of which lower values are better, but without a word "
+        "higher ones are taken to be better. If lower ones are, give "
+        "higher_is_better=False (--lower-is-better); if higher ones are, "
+        "higher_is_better=True (--higher-is-better)."
+    )
+    if not words & _UNCLEAR:
+        raise ValueError(text)
+    warn_user(text)
+
+
+def _name_of(function: object) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__name__", ""))
 
 
 def ask_for_direction(result: TuningResult, measure: Evaluate) -> None:

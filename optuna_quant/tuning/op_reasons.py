@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # What is a smaller part of the cost, or of the error, is called hardly anything.
 _HARDLY = 0.001
 _NO_ERROR = 0.01
+# A part of the cost that is none: such an op is the same however it is asked to run.
+_NOTHING = 1e-6
 _MOST_NAMED = 3
 
 _OF_WHAT = {LATENCY: "of the time", SIZE: "of the size"}
@@ -162,6 +164,9 @@ class OpReasons:
         if cause == NOT_ALLOWED:
             return "nothing else is allowed for it"
         if cause == COST:
+            floats = self._floats_anyway(op) if abs(found.saving or 0.0) <= _NOTHING else ""
+            if floats:
+                return floats
             return f"with {it} quantized the model would be {shown_saving(found, measure)}"
         if cause == OPEN:
             return self._open(found, it)
@@ -173,6 +178,21 @@ class OpReasons:
         if not self.result.recipes_may_help:
             return said
         return f"{said}; recipes that may lower its error were not searched"
+
+    def _floats_anyway(self, op: str) -> str:
+        """That the runtime computes an op in floats even if it is asked for integers, and why."""
+        tunable, config, backend = self._tunable(op), self.result.config, self.result.backend
+        if backend is None or config is None:
+            return ""
+        option = tunable.quantized[0]
+        try:
+            runs = op_runs(backend.executed(tunable.set(config, option)), op)
+        except Exception:  # A runtime that cannot be asked is no error: then nothing is known.
+            return ""
+        if runs_as_asked(option, runs) is not False:
+            return ""
+        note = f": {runs.note}" if runs.note else ""
+        return f"asked for {precision_of(option)}, the runtime computes it in floats as well{note}"
 
     def _unexplained(self, op: str, it: str, saving: float | None) -> str:
         """What can be said of an op of whose error nothing is known."""

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from optuna_quant.backends.base import HasConstantInputs
 from optuna_quant.backends.base import simulated_target_of
+from optuna_quant.backends.default import expected_inputs
 from optuna_quant.backends.default import make_backend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.costs.given import as_costs
@@ -35,7 +36,7 @@ from optuna_quant.evaluation.metrics.criterion import criterion_for
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.timeout import check_evaluation_timeout
-from optuna_quant.tuning.direction import warn_of_direction
+from optuna_quant.tuning.direction import check_direction
 from optuna_quant.tuning.earlier_study import check_from_study
 from optuna_quant.tuning.early_stopping import make_stopping
 from optuna_quant.tuning.measures import make_holdout_measure
@@ -113,6 +114,7 @@ def prepare(request: TuneOptions) -> TuningRun:
     )
     _check_output(request)
     policy = _policy(accuracy, tuning)
+    _check_before_export(request, measure, held_out)
     leaves_open = _leaves_recipes_open(request)
     recipes = request.quantization.recipes
     backend = backend_of(
@@ -225,7 +227,7 @@ def _measured(request: TuneOptions, inputs: InputValues | None) -> _Measured:
 def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
     of_data = measure.sample_metric if isinstance(measure, DataEvaluation) else None
     for function in (request.evaluate, request.metric):
-        warn_of_direction(function, request.accuracy_criterion)
+        check_direction(function, request.accuracy_criterion)
     found = criterion_for(of_data, request.accuracy_criterion)
     check_tolerance(found, bounds=measure.bounds if isinstance(measure, DataEvaluation) else None)
     threads = request.evaluation.evaluation_threads
@@ -248,6 +250,19 @@ def _held_out(request: TuneOptions, measured: _Measured) -> Evaluate | None:
     if holdout is None or as_fraction(holdout) is not None:
         return None
     return make_holdout_measure(holdout, request.evaluate, request.data, measured)
+
+
+def _check_before_export(
+    request: TuneOptions, measure: Evaluate, held_out: Evaluate | None
+) -> None:
+    """Refuse data that do not fit a module before it is exported, which may take minutes."""
+    data = [each for each in (measure, held_out) if isinstance(each, DataEvaluation)]
+    if request.backend is not None or not data:
+        return
+    expected = expected_inputs(request.model, request.example_inputs)
+    if expected is not None:
+        for each in data:
+            each.check_inputs(expected)
 
 
 def _policy(accuracy: AccuracyCriterion, tuning: TuningCriterion) -> ExitPolicy:

@@ -317,7 +317,7 @@ def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> go.Figure:
     }
     none = [""] * len(info.ops)
     figure.add_trace(go.Bar(x=scores, text=[*none, on_rest[0]][: len(labels)], **shared))
-    figure.update_xaxes(title_text=SENSITIVITY, exponentformat="e", nticks=6)
+    figure.update_xaxes(title_text=_in_two_lines(SENSITIVITY), exponentformat="e", nticks=6)
     figure.update_yaxes(
         tickvals=places,
         ticktext=[for_plotly(label) for label in labels],
@@ -348,7 +348,12 @@ def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> go.Figure:
             )
         figure.update_layout(
             xaxis={"domain": [0, 0.48]},
-            xaxis2={"domain": [0.54, 1], "anchor": "y", "title": info.gain.title, "nticks": 6},
+            xaxis2={
+                "domain": [0.54, 1],
+                "anchor": "y",
+                "title": _in_two_lines(info.gain.title),
+                "nticks": 6,
+            },
         )
     return figure
 
@@ -361,3 +366,10 @@ def _text(each: _OpSensitivity | _Rest, info: _OpSensitivitiesInfo) -> str:
     if isinstance(each, _Rest):
         return hover(ops=each.ops, **facts)
     return hover(op=each.op, option=each.option.label, **facts)
+
+
+def _in_two_lines(title: str) -> str:
+    """A title broken near its middle, so that those of two narrow axes stay apart."""
+    spaces = [i for i, letter in enumerate(title) if letter == " "]
+    middle = min(spaces, key=lambda i: abs(2 * i - len(title)))
+    return f"{title[:middle]}<br>{title[middle + 1 :]}"

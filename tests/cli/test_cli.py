@@ -510,6 +510,12 @@ def test_killed_command_leaves_the_best_and_goes_on(
         ([*BASE, "--data", "data.npz", "--metric", "acuracy"],
          "no metric 'acuracy'. Did you mean 'accuracy'?"),
         ([*BASE, "--data", "data.npz", "--lower-is-better"], "does not go with --metric accuracy"),
+        ([*BASE, "--data", "data.npz", "--metric", "mse", "--higher-is-better"],
+         "--higher-is-better does not go with --metric mse"),
+        ([*BASE, "--evaluate", "evaluate.py:error"],
+         "error() is called like an error, of which lower values are better, but without a word "
+         "higher ones are taken to be better. If lower ones are, give --lower-is-better; if "
+         "higher ones are, --higher-is-better."),
         ([*BASE, "--data", "named.npz"],
          "Input 'x' is missing in the evaluation data 'named.npz', which holds: image."),
         ([*BASE, "--data", "no.npz"], "no file 'no.npz'"),

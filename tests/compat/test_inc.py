@@ -182,6 +182,8 @@ def test_what_is_not_here_is_said_once(conf: dict[str, Any], message: str) -> No
          "write {'criterion': 'relative', 'tolerable_loss': 0.05}"),
         ({"accuracy_criterion": {"relative": 0.05}}, ValueError,
          "1.x: write {'criterion': 'relative', 'tolerable_loss': 0.05}"),
+        ({"accuracy_criterion": {"tolerable_loss": 1}}, ValueError,
+         "A relative tolerable loss of 1 means 100% .* for 1% give 0.01"),
         ({"accuracy_criterion": {"strategy": "mse"}}, ValueError, "It is one of tuning_criterion"),
         ({"tuning_criterion": "mse"}, TypeError, "For a strategy write {'strategy': 'mse'}"),
         ({"tuning_criterion": ["mse"]}, TypeError, "For a strategy write {'strategy': 'mse'}"),

@@ -16,6 +16,10 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts import get_all_artifact_meta
 import pytest
+from spaces import DYNAMIC
+from spaces import STATIC
+from spaces import STATIC_KL
+from spaces import STATIC_TENSOR
 from spaces import make_space
 
 from optuna_quant import AccuracyCriterion
@@ -30,7 +34,9 @@ from optuna_quant.dashboard import PublishToDashboard  # noqa: E402
 from optuna_quant.dashboard import ShownStorage  # noqa: E402
 from optuna_quant.dashboard import publish  # noqa: E402
 from optuna_quant.dashboard.serve import serving  # noqa: E402
+from optuna_quant.dashboard.short_options import short_options  # noqa: E402
 from optuna_quant.dashboard.shown_storage import most_varied  # noqa: E402
+from optuna_quant.space.config import FP32  # noqa: E402
 from optuna_quant.storages.open import open_storage  # noqa: E402
 
 
@@ -260,3 +266,51 @@ def test_an_objective_of_ones_own_can_be_annotated() -> None:
     publisher.finish(study)
     assert study.trials[0].state.name == "COMPLETE"
     assert "No quantized model" in dashboard.get_note(study)
+
+
+def test_options_are_shown_by_short_names() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    options = (STATIC, STATIC_TENSOR, STATIC_KL, DYNAMIC, FP32)
+    tune(
+        backend=FakeBackend(DAMAGE, options=options),
+        evaluate=lambda model: model.accuracy,
+        strategy="random",
+        max_trials=5,
+        tolerable_loss=0.01,
+        timeout=None,
+        storage=storage,
+    )
+    page, stored = seen(ShownStorage(storage)), storage.get_all_trials(0)
+    short = {
+        STATIC.label: "INT8 minmax/per_channel",
+        STATIC_TENSOR.label: "INT8 minmax/per_tensor",
+        STATIC_KL.label: "INT8 kl/per_channel",
+        DYNAMIC.label: "INT8 dynamic",
+        FP32.label: "FP32",
+    }
+    for trial, shown in zip(stored, page["trials"], strict=True):
+        found = {each["name"]: each["param_external_value"] for each in shown["params"]}
+        assert found == {name: short[label] for name, label in trial.params.items()}
+        internal = {each["name"]: each["param_internal_value"] for each in shown["params"]}
+        assert internal == {
+            name: trial.distributions[name].to_internal_repr(label)
+            for name, label in trial.params.items()
+        }
+    assert len(json.dumps(page)) < 0.8 * len(json.dumps(seen(storage)))
+
+
+def test_what_are_no_options_keeps_its_name() -> None:
+    assert short_options(["adam", "sgd"]) is None
+    assert short_options([1, 2.5, None]) is None
+    assert short_options([STATIC.label, "sgd"]) is None
+    assert short_options([STATIC.label, FP32.label]) == {STATIC.label: "INT8", "fp32": "FP32"}
+
+
+def test_what_is_for_programs_is_not_shown() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    search(storage=storage)
+    shown = {
+        each["key"] for t in seen(ShownStorage(storage))["trials"] for each in t["user_attrs"]
+    }
+    assert not shown & {"costs", "evidence", "fingerprint"}
+    assert {"loss", "met", "fallback_ops"} <= shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,7 +194,35 @@ def test_error_of_the_model_gets_out(threads: int) -> None:
     with pytest.raises(RuntimeError, match="no such kernel") as caught:
         DataEvaluation(DATA, batch_size=2, threads=threads)(Session(fail))
     assert shown(caught.value) == (
-        "RuntimeError: no such kernel. It was run on 2 samples from 0 to 1 of the evaluation data."
+        "RuntimeError: no such kernel. It fails on sample 0 of the evaluation data, with inputs "
+        f"of shape 'x' {X[0].shape}."
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_tells_which_sample_fails(threads: int) -> None:
+    def fail(x: np.ndarray) -> np.ndarray:
+        if (x == X[13]).all(axis=1).any():
+            raise RuntimeError("index out of range")
+        return x
+
+    evaluation = DataEvaluation(DATA, batch_size=5, threads=threads)
+    with pytest.raises(RuntimeError, match="index out of range") as caught:
+        deque(evaluation.scores(Session(fail), [*range(20, 3, -1)]), maxlen=0)
+    assert "It fails on sample 13 of the evaluation data" in shown(caught.value)
+
+
+def test_an_error_of_a_batch_alone_tells_the_batch() -> None:
+    def fail(x: np.ndarray) -> np.ndarray:
+        if len(x) > 1:
+            raise RuntimeError("out of memory")
+        return x
+
+    with pytest.raises(RuntimeError) as caught:
+        DataEvaluation(DATA, batch_size=5)(Session(fail))
+    assert shown(caught.value) == (
+        "RuntimeError: out of memory. It was run on 5 samples from 0 to 4 of the evaluation data, "
+        f"the first with inputs of shape 'x' {X[0].shape}, and fails on none of them alone."
     )
 
 

@@ -137,3 +137,21 @@ def test_without_jinja_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert report.to_json()
     with pytest.raises(ImportError, match=r"optuna_quant\[report\]"):
         report.to_html()
+
+
+def test_the_table_of_trials_has_the_users_own_parameters() -> None:
+    report = collect(search())
+    first, *others = report.search.trials
+    trials = (
+        replace(first, other_params={"temperature": 0.25, EVIL: "a<b"}),
+        *(replace(each, other_params={"epochs": 3}) for each in others),
+    )
+    page = replace(report, search=replace(report.search, trials=trials)).to_html()
+    assert EVIL not in page
+    assert "a<b" not in page
+    text = Parsed(page).text
+    table = text[text.index("In fallback", text.index("All ")) :]
+    assert table.index("temperature") < table.index("epochs") < table.index("Notes")
+    assert "0.25" in table
+    assert "a<b" in table
+    assert "temperature" not in Parsed(report.to_html()).text

@@ -26,7 +26,7 @@ from optuna_quant.backends.base import SensitivityFactory
 from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
-from optuna_quant.samplers._models.fallback_table import fallback_table
+from optuna_quant.costs.known import fallback_table
 from optuna_quant.samplers._models.op_sensitivities import option_kinds
 from optuna_quant.samplers._models.op_sensitivities import sensitivity_matrix
 from optuna_quant.samplers._models.scored_options import scored_options

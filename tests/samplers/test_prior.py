@@ -17,12 +17,12 @@ from spaces import make_space
 from optuna_quant import AccuracyCriterion
 from optuna_quant import _optuna
 from optuna_quant.callbacks import ExitPolicy
+from optuna_quant.costs.known import fallback_table
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import StudyPrior
 from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import study_prior
-from optuna_quant.samplers._models.fallback_table import fallback_table
 from optuna_quant.samplers._models.prior import EarlierLoss
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace

@@ -182,7 +182,7 @@ def test_every_dtype_has_its_bits() -> None:
     bits = {dtype: TensorConfig(dtype).bits for dtype in DTYPES}
     assert bits == {
         **{"uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "uint4": 4, "int4": 4},
-        "int2": 2,
+        **{"int3": 3, "int2": 2},
     }
 
 

@@ -323,7 +323,7 @@ def test_an_unknown_value_is_ignored_with_one_warning() -> None:
         ({"activation": {"algorithm": ["min_max"]}},
          "no algorithm 'min_max'. Did you mean 'minmax'?"),
         ({"weight": {"bits": ["8"]}}, "['weight']['bits'] must be integers, but got '8'"),
-        ({"weight": {"bits": [3]}}, "['bits']: there is no type of 3 bits; there are "),
+        ({"weight": {"bits": [5]}}, "['bits']: there is no type of 5 bits; there are "),
         ({"weight": {"group_size": 0}}, "must be positive, or -1 for a scale per channel"),
         ({"weight": {"dtpye": ["int8"]}},
          "unknown field; known are dtype, bits, scheme, granularity, group_size, algorithm. "

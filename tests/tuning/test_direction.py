@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import warnings
 
+from fake_backend import FakeBackend
 import pytest
 
+import optuna_quant
 from optuna_quant import AccuracyCriterion
-from optuna_quant.tuning.direction import warn_of_direction
+from optuna_quant.tuning.direction import check_direction
 
 
 def called(name: str) -> Callable[[object], float]:
@@ -19,14 +22,37 @@ def called(name: str) -> Callable[[object], float]:
     return function
 
 
-@pytest.mark.parametrize("name", ["perplexity", "val_loss", "word_error_rate", "rmse", "NLL"])
-def test_what_is_called_like_an_error_is_warned_of(name: str) -> None:
-    with pytest.warns(
-        UserWarning, match=rf"Of {name}\(\) higher values .* higher_is_better=False"
-    ):
-        warn_of_direction(called(name), None)
-    with pytest.warns(UserWarning, match="higher_is_better"):
-        warn_of_direction(called(name), AccuracyCriterion(tolerable_loss=0.02))
+@pytest.mark.parametrize(
+    "name",
+    ["perplexity", "val_loss", "word_error_rate", "rmse", "NLL", "validationLoss", "MSELoss"],
+)
+def test_what_is_called_like_an_error_is_refused_without_a_direction(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}\(\) .* give higher_is_better=False"):
+        check_direction(called(name), None)
+    with pytest.raises(ValueError, match="higher_is_better=True"):
+        check_direction(called(name), AccuracyCriterion(tolerable_loss=0.02))
+    with pytest.raises(ValueError, match=name):
+        check_direction(functools.partial(called(name), None), None)
+
+
+@pytest.mark.parametrize(
+    "name", ["neg_loss", "accuracy_within_error", "minusMse", "no_error_rate"]
+)
+def test_a_name_that_may_be_turned_around_is_warned_of(name: str) -> None:
+    with pytest.warns(UserWarning, match=rf"{name}\(\) .* higher_is_better=True"):
+        check_direction(called(name), None)
+
+
+def test_nothing_runs_before_the_direction_is_clear() -> None:
+    backend = FakeBackend()
+
+    def val_loss(model: object) -> float:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="higher_is_better=False"):
+        optuna_quant.tune(backend=backend, evaluate=val_loss)
+    assert not backend.calls
+    assert not backend.built
 
 
 @pytest.mark.parametrize(
@@ -45,4 +71,4 @@ def test_nothing_is_said_where_it_is_clear(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_direction(function, given)
+        check_direction(function, given)

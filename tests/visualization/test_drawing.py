@@ -252,3 +252,10 @@ def test_available() -> None:
 )
 def test_thinned(count: int, most: int, places: list[int]) -> None:
     assert thinned(range(count), most) == places
+
+
+def test_titles_of_two_narrow_axes_stay_apart(studies: dict[str, optuna.Study]) -> None:
+    layout = visualization.plot_op_sensitivities(studies["500 ops"]).layout
+    titles = [axis.title.text for axis in (layout.xaxis, layout.xaxis2) if axis.title.text]
+    assert titles
+    assert all(len(line) < 30 for title in titles for line in title.split("<br>"))

@@ -24,6 +24,7 @@ from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
 from optuna_quant.backends.onnxruntime.targets.table import TARGETS
 from optuna_quant.backends.onnxruntime.torch_export.export import ExportedModule
 from optuna_quant.backends.onnxruntime.torch_export.export import export_module
+from optuna_quant.backends.onnxruntime.torch_export.loading import load_module
 from optuna_quant.backends.torch_program.errors import ModuleExportError
 
 
@@ -36,4 +37,5 @@ __all__ = [
     "QuantizedModel",
     "TargetProfile",
     "export_module",
+    "load_module",
 ]

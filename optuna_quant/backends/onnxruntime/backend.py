@@ -40,6 +40,7 @@ from optuna_quant.backends.onnxruntime.signature import signature
 from optuna_quant.backends.onnxruntime.targets.given import as_target
 from optuna_quant.backends.onnxruntime.targets.target import checked_reduce_range
 from optuna_quant.backends.onnxruntime.targets.target import find_target
+from optuna_quant.backends.onnxruntime.torch_export.export import ModuleToExport
 from optuna_quant.space.space import TuningSpace
 
 
@@ -145,7 +146,7 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | bytes | onnx.ModelProto | ExportedModel,
+        model: str | os.PathLike[str] | bytes | onnx.ModelProto | ExportedModel | ModuleToExport,
         *,
         calibration_data: object = None,
         calibration_sizes: Sequence[int] | None = None,
@@ -168,6 +169,14 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
         requested = requested_recipes(recipes)
         sizes = checked_sizes(calibration_sizes)
         found, providers = find_target(profile, providers)
+        if not inspect_only:
+            check_has_data(approach or (None if profile.forms else "dynamic"), calibration_data)
+        if isinstance(model, ModuleToExport):
+            expected = model.expected_inputs()
+            if expected is not None:
+                reader = SampleReader(lambda: expected, inputs=inputs, transform=transform)
+                Samples(reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes)
+            model = model.export()
         sessions = SessionMaker(
             providers,
             session_options,
@@ -190,8 +199,6 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             batch_size=calibration_batch_size,
             sizes=sizes,
         )
-        if not inspect_only:
-            check_has_data(approach or (None if profile.forms else "dynamic"), calibration_data)
         parts = BackendParts(
             opened,
             samples,

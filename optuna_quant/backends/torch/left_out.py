@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from optuna_quant.backends.torch.graph.nested import nested_ops
 from optuna_quant.backends.torch.graph.ops import why_unfit
 from optuna_quant.space.left_out import FloatWeights
 from optuna_quant.space.left_out import LeftOut
@@ -19,6 +21,8 @@ from optuna_quant.space.left_out import LeftOut
 
 if TYPE_CHECKING:
     from optuna_quant.backends.torch.graph.flow import ProgramFlow
+    from optuna_quant.backends.torch.graph.flow import ProgramNode
+    from optuna_quant.backends.torch.graph.nested import NestedOp
     from optuna_quant.backends.torch.graph.ops import TorchOp
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
     from optuna_quant.space.capability import Capability
@@ -35,6 +39,7 @@ _NOT_BY_DEFAULT: Mapping[str, str] = MappingProxyType(
         "MatMul": "the product of two activations: quantizing it costs more accuracy and saves "
         "less time than a product with a weight",
         "Embedding": "a quantized table makes the model smaller, but no faster",
+        "EmbeddingBag": "a quantized table makes the model smaller, but no faster",
     }
 )
 
@@ -92,9 +97,19 @@ class OpsLeftOut:
                 yield LeftOut(node.name, node.op_type, *why, size)
             elif (reason := why_unfit(node.node)) is not None:
                 yield LeftOut(node.name, node.op_type, reason, "", size)
+            elif inside := nested_ops(self.program, node.node):
+                yield from self._inside(node, inside)
             elif size >= max(1.0, _LARGE_PART * self.float_bytes):
                 reason = f"this backend does not quantize {node.op_type}"
                 yield LeftOut(node.name, node.op_type, reason, "", size)
+
+    def _inside(self, node: ProgramNode, ops: Iterable[NestedOp]) -> Iterator[LeftOut]:
+        """What a node runs, such as one of two branches, is no part of the graph of ops."""
+        taken = {each.name for each in self.flow.nodes}
+        reason = f"it is computed inside torch.{node.op_type}, where ops are not switched"
+        for op in ops:
+            name = f"{node.name}.{op.name}" if op.name in taken else op.name
+            yield LeftOut(name, op.op_type, reason, "", op.nbytes)
 
     def _why_not(self, op: TorchOp, default: bool | None) -> tuple[str, str]:
         if default:

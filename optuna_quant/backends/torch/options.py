@@ -30,7 +30,9 @@ _RANGES = ("minmax", "kl", "percentile", "mse")
 _RANGES_ON_REQUEST = ("mean_minmax",)
 _ACTIVATIONS = (("uint8", "asym"), ("uint8", "sym"))
 _USUAL = ("rtn", "gptq", "awq")
-_BITS = (4, 8, 2)
+_BITS = (4, 8, 3, 2)
+_SIMULATED_BITS = (3, 2)
+"""The bits that PyTorch has no kernel for."""
 _OTHERS_BITS = 8
 """The bits of weights in static and dynamic mode."""
 _GROUPS = (32, 64, 128, 256)
@@ -65,7 +67,7 @@ def find_capability(
         if options:
             on_request = _on_request(op, approach, has_data=has_data)
             default = _is_default(op, approach)
-            fallbacks = (BF16, FP32) if _has_bf16(op, approach) else (FP32,)
+            fallbacks = (BF16, FP32) if _has_bf16(op) else (FP32,)
             found.append(
                 OpCapability(
                     op.name, op.op_type, (*options, *fallbacks), default, tuple(on_request)
@@ -92,8 +94,8 @@ def _is_default(op: TorchOp, approach: str) -> bool:
     return op.form.default
 
 
-def _has_bf16(op: TorchOp, approach: str) -> bool:
-    return approach in ("static", "auto", "qat") and op.op_type in _WORTH | {"MatMul"}
+def _has_bf16(op: TorchOp) -> bool:
+    return op.op_type in _WORTH | {"MatMul"}
 
 
 def _quantized(op: TorchOp, approach: str, *, has_data: bool) -> Iterable[OpConfig]:
@@ -141,7 +143,7 @@ def _special(op: TorchOp, config: OpConfig) -> frozenset[str]:
         if (weight.scheme, weight.granularity) == ("sym", "per_channel"):
             return frozenset() if weight.algorithm == "rtn" else frozenset({"algorithm"})
         found.add("bits")
-    if weight.bits == 2:
+    if weight.bits in _SIMULATED_BITS:
         found.add("bits")
     if weight.algorithm not in _USUAL:
         found.add("algorithm")
@@ -220,7 +222,7 @@ def _problem(op: TorchOp, config: OpConfig, *, has_data: bool) -> str | None:
     if config.mode == "fp32":
         return None
     if config.mode == "bf16":
-        return None if _has_bf16(op, "auto") else "it runs in fp32 alone beside integers"
+        return None if _has_bf16(op) else "it runs in fp32 alone beside integers"
     known: Iterable[OpConfig] = ()
     if config.mode == "static" and op.form.activations:
         if not has_data:

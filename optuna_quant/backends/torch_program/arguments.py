@@ -34,7 +34,7 @@ def attempts(
     wide = arguments if two is None else two
     if dynamic_shapes is not None:
         return [(wide, dynamic_shapes)]
-    lengths = _text_lengths(wide)
+    lengths = text_lengths(wide)
     _tell_short_texts(wide)
     attempts: list[tuple[Arguments, Any]] = [(wide, _free_axes(signature, wide, lengths))]
     if lengths:
@@ -91,7 +91,7 @@ def _with_a_batch(arguments: Arguments) -> Arguments | None:
     return doubled_args, doubled_kwargs
 
 
-def _text_lengths(arguments: Arguments) -> frozenset[int]:
+def text_lengths(arguments: Arguments) -> frozenset[int]:
     """The lengths of texts: of tensors of integers with two axes, samples and tokens."""
     leaves = (leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
     tokens = (x for x in leaves if x.dtype in (torch.int64, torch.int32) and x.ndim == 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field
 import inspect
 from typing import TYPE_CHECKING
 from typing import Any
@@ -44,11 +45,15 @@ class ModuleProgram:
             What the module is called in messages, as in "the module Net".
         form:
             How the module is called, and how the program's inputs and outputs are called.
+        lifted:
+            The names of the parameters that the program has as constants, too, by the names of
+            the constants.
     """
 
     program: ExportedProgram
     name: str
     form: CallForm
+    lifted: Mapping[str, str] = field(default_factory=dict)
 
     def module_paths(self) -> set[str]:
         """The paths of all modules that have a part in the program."""
@@ -122,7 +127,34 @@ def export_program(
         program.call_spec.out_spec,
         _outputs(program),
     )
-    return ModuleProgram(program, name, form)
+    return ModuleProgram(program, name, form, _lifted_parameters(program))
+
+
+def _lifted_parameters(program: ExportedProgram) -> dict[str, str]:
+    """The names of the parameters that a program has as constants, too, by the constants' names.
+
+    Keras takes its variables out of their parameters, which gives tensors of the same memory.
+
+    Args:
+        program:
+            The program.
+    """
+    known: dict[object, str] = {}
+    for name, tensor in program.state_dict.items():
+        # Of several names the shortest one is that of the whole model.
+        same = known.setdefault(_memory(tensor), name)
+        known[_memory(tensor)] = min(same, name, key=len)
+    found = {}
+    for name, constant in program.constants.items():
+        if isinstance(constant, torch.Tensor) and constant.numel():
+            path = known.get(_memory(constant))
+            if path is not None:
+                found[name] = path
+    return found
+
+
+def _memory(tensor: torch.Tensor) -> object:
+    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype
 
 
 def _program(

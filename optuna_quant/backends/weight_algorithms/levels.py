@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Scheme: TypeAlias = Literal["sym", "asym"]
 
-BITS = (2, 4, 8)
+BITS = (2, 3, 4, 8)
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 _LARGEST = float(np.finfo(np.float32).max)

@@ -88,7 +88,7 @@ def quantize_grouped(
         weight:
             Finite floats of shape ``[outputs, inputs]``; the transpose of a ``MatMul``'s weight.
         bits:
-            Bits of a code: 2, 4 or 8.
+            Bits of a code: 2, 3, 4 or 8.
         group_size:
             How many inputs of an output share a scale; the last group may be shorter.
             :obj:`None` for all inputs.

@@ -104,15 +104,35 @@ def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = Non
         return
     if criterion.criterion != "relative" or loss < _SUSPICIOUS:
         return
-    percent = f"a relative tolerable loss of {loss:g} means {100 * loss:g}%"
-    meant = f"for {loss:g}% give {loss / 100:g}"
-    if loss >= 1 and criterion.higher_is_better:
-        raise ValueError(
-            f"{percent[0].upper()}{percent[1:]} of the FP32 model's metric, which every model "
-            f"meets; {meant}."
-        )
+    check_is_no_percentage(criterion)
     if this_rank().is_leader:
-        _logger.warning(f"Is this intended? {percent[0].upper()}{percent[1:]}; {meant}.")
+        _logger.warning(f"Is this intended? {_means(loss)}; {_meant(loss)}.")
+
+
+def check_is_no_percentage(criterion: AccuracyCriterion) -> None:
+    """Refuse a relative tolerance of all of a metric of which higher is better.
+
+    Args:
+        criterion:
+            The criterion.
+
+    Raises:
+        ValueError:
+            If it is one.
+    """
+    loss = criterion.tolerable_loss
+    if criterion.criterion == "relative" and loss >= 1 and criterion.higher_is_better:
+        raise ValueError(
+            f"{_means(loss)} of the FP32 model's metric, which every model meets; {_meant(loss)}."
+        )
+
+
+def _means(loss: float) -> str:
+    return f"A relative tolerable loss of {loss:g} means {100 * loss:g}%"
+
+
+def _meant(loss: float) -> str:
+    return f"for {loss:g}% give {loss / 100:g}"
 
 
 def note_of(measure: object) -> str | None:

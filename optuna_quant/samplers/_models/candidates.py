@@ -12,6 +12,7 @@ from optuna_quant.costs.tradeoff import tradeoff
 from optuna_quant.samplers._models.forbidden_options import Forbidden
 from optuna_quant.samplers._models.forbidden_options import merged_options
 from optuna_quant.samplers._models.scored_options import scored_options
+from optuna_quant.space.config import FP32
 
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ class Candidates:
         )
 
     def alone(self, model: LossModel, forbidden: Forbidden) -> list[QuantConfig]:
-        """Each op quantized alone, in the option that loses least by the weights of the model."""
+        """Each op quantized alone, in the option that loses least by the weights of the model.
+
+        None where an op may not stay in FP32.
+        """
+        if not all(FP32 in tunable.options for tunable in self._space.tunables):
+            return []
         weights = self._weights(model)
         unused = merged_options(self._unscored, forbidden)
         found = []

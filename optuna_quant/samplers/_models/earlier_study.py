@@ -11,12 +11,12 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from optuna_quant.costs.known import fallback_table
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers._engine.sampled import SampledOutcomes
 from optuna_quant.samplers._engine.trial_history import TrialHistory
-from optuna_quant.samplers._models.fallback_table import fallback_table
 from optuna_quant.samplers._models.option_scores import OptionScores
 from optuna_quant.samplers._models.option_scores import kept_scores
 from optuna_quant.samplers._models.prior import EarlierLoss

@@ -139,11 +139,12 @@ class Mixed(nn.Module):
         self.gru = nn.GRU(4, 4, batch_first=True)
         self.fc = nn.Linear(4, 3)
         self.factor = nn.Parameter(torch.randn(4, 4))
+        self.mix = nn.Parameter(torch.randn(5, 5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.norm(self.conv(x)).transpose(1, 2)
         h, _ = self.gru(h)
-        h = h @ self.factor
+        h = self.mix @ h
         h = F.linear(h, self.factor * 2)
         places = torch.arange(3) + torch.arange(3)
         return self.fc(h) + places
@@ -181,6 +182,43 @@ def test_what_another_approach_would_quantize_is_said() -> None:
     )
     alone = backend_of(torch_modules.convnet(), samples(8, 2, 8, 8), approach="weight_only")
     assert left_out(alone)["body"] == ("its weight is not quantized alone", "approach='static'")
+
+
+class Branched(nn.Module):
+    """Layers inside ``torch.cond``, one of them in both branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.left, self.both = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.before(x)
+        found: torch.Tensor = torch.cond(
+            x.sum() > 0,
+            lambda x: self.both(self.left(x)),
+            lambda x: self.both(x) @ x.transpose(0, 1) @ x,
+            (x,),
+        )
+        return found
+
+
+def test_ops_inside_branches_are_named() -> None:
+    net, x = randomized(Branched()).requires_grad_(False), samples(8, 4)
+    backend = backend_of(net, x)
+    space = backend.tuning_space()
+    assert list(space.default().ops) == ["before"]
+    reason = "it is computed inside torch.cond, where ops are not switched"
+    found = {each.op: (each.op_type, each.reason) for each in backend.ops_left_out(space)}
+    assert found == {
+        "left": ("Linear", reason),
+        "both": ("Linear", reason),
+        "cond.MatMul": ("MatMul", reason),
+    }
+    sizes = {each.op: each.weight_bytes for each in backend.ops_left_out(space)}
+    assert sizes == {"left": 80, "both": 80, "cond.MatMul": 0}
+    assert torch.equal(backend.simulated(space.fp32()).native()(x), net(x))
+    written = backend.converted(space.default(), lower=False)
+    torch.testing.assert_close(written.native()(x), backend.simulated(space.default()).native()(x))
 
 
 def test_weights_in_floats_are_weighed() -> None:

@@ -47,10 +47,12 @@ def errors(
     [
         ("hqq", "sym", 2, 0.94),
         ("hqq", "asym", 2, 0.86),
+        ("hqq", "asym", 3, 0.96),
         ("hqq", "sym", 4, 0.99),
         ("hqq", "asym", 4, 0.97),
         ("k_quant", "sym", 2, 0.92),
         ("k_quant", "asym", 2, 0.80),
+        ("k_quant", "asym", 3, 0.90),
         ("k_quant", "sym", 4, 0.95),
         ("k_quant", "asym", 4, 0.90),
     ],

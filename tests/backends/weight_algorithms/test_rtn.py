@@ -43,7 +43,7 @@ def by_hand(weight: np.ndarray, bits: int, size: int, scheme: str) -> np.ndarray
 
 
 @pytest.mark.parametrize("scheme", ["sym", "asym"])
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize(("inputs", "group_size"), [(64, 16), (50, 16), (7, 32), (33, None)])
 def test_as_by_hand(bits: int, scheme: Scheme, inputs: int, group_size: int | None) -> None:
     weight = np.random.default_rng(bits).normal(size=(9, inputs)).astype(np.float32)
@@ -143,7 +143,7 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bits": 3}, r"bits must be one of \(2, 4, 8\), but it is 3"),
+        ({"bits": 5}, r"bits must be one of \(2, 3, 4, 8\), but it is 5"),
         ({"group_size": 0}, "group_size must be at least 1 or None, but it is 0"),
         ({"scheme": "both"}, "scheme must be one of .*, but it is 'both'"),
         ({"algorithm": "teq"}, "algorithm must be one of .*, but it is 'teq'"),

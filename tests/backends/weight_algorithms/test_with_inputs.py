@@ -120,7 +120,7 @@ def plain_awq(weight: np.ndarray, x: np.ndarray, bits: int, size: int) -> float:
     return min(errors)
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [2, 3, 4])
 def test_awq_finds_the_best_power(bits: int) -> None:
     weight, x = layer(20, 48)
 

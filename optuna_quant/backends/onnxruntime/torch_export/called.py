@@ -25,7 +25,7 @@ _DTYPES = {
 
 _SAVE = (
     'write it with result.save("model.onnx"), and load that with '
-    'onnxruntime.InferenceSession("model.onnx")'
+    'optuna_quant.backends.onnxruntime.load_module("model.onnx")'
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.model.exporter_notes import without_exporter_notes
+from optuna_quant.backends.onnxruntime.torch_export.loading import note_form
 from optuna_quant.backends.onnxruntime.torch_export.op_names import name_by_module
 from optuna_quant.backends.torch_program.errors import ModuleExportError
 from optuna_quant.backends.torch_program.errors import export_error
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.torch_export.called import CalledSession
     from optuna_quant.backends.torch_program.call import CallForm
     from optuna_quant.backends.torch_program.export import ModuleProgram
+    from optuna_quant.data.inputs import InputSpec
 
 
 _LARGEST_BYTES = 1 << 30
@@ -51,6 +53,34 @@ class ExportedModule:
         from optuna_quant.backends.onnxruntime.torch_export.called import CalledSession
 
         return CalledSession(session, self.form)
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleToExport:
+    """A PyTorch module that is exported as soon as all else has been checked.
+
+    Args:
+        module:
+            The module, or an exported program of it.
+        example_inputs:
+            What its ``forward`` takes.
+    """
+
+    module: torch.nn.Module | ExportedProgram
+    example_inputs: object = None
+
+    def expected_inputs(self) -> tuple[InputSpec, ...] | None:
+        """The inputs of the exported model; None if only the export tells them.
+
+        For the errors see :func:`export_module`.
+        """
+        from optuna_quant.backends.torch_program.inputs import expected_inputs
+
+        return expected_inputs(self.module, self.example_inputs)
+
+    def export(self) -> ExportedModule:
+        """The exported model, see :func:`export_module`."""
+        return export_module(self.module, self.example_inputs)
 
 
 def export_module(
@@ -149,6 +179,7 @@ def _converted(exported: ModuleProgram) -> ExportedModule:
     modules = name_by_module(proto, exported.module_paths())
     without_exporter_notes(proto)
     _name_axes(proto)
+    note_form(proto, exported.form)
     return ExportedModule(proto, modules, exported.form)
 
 

@@ -63,7 +63,7 @@ def modules_of(plan: ModelPlan, program: SwitchedProgram) -> dict[str, torch.nn.
             for name in slots.activations:
                 found[name] = DynamicFakeQuantize(*limits_of(dtype), symmetric=scheme == "sym")
         elif op.mode == "bf16":
-            for name in slots.activations:
+            for name in (*slots.activations, *slots.addends):
                 found[name] = Cast(torch.bfloat16)
             found[slots.output] = Cast(torch.float32)
         if slots.weight is not None and slots.batch_norm is not None:

@@ -147,7 +147,7 @@ class QuantizedWeights:
     def _quantized(
         self, op: TorchOp, config: TensorConfig, moments: InputMoments | None
     ) -> ChannelWeight | GroupedWeight:
-        values = self._program.weight(op).detach().cpu().numpy()
+        values = np.ascontiguousarray(self._program.weight(op).detach().cpu().numpy())
         if config.bits != 8 or config.algorithm not in ("minmax", "mse"):
             scheme: Literal["sym", "asym"] = "sym" if config.scheme == "sym" else "asym"
             return quantize_grouped(

@@ -38,6 +38,10 @@ MOVES = frozenset(
         ATEN.unsqueeze.default,
         ATEN.contiguous.default,
         ATEN.clone.default,
+        ATEN.alias.default,
+        ATEN.pad.default,
+        ATEN.pixel_shuffle.default,
+        ATEN.pixel_unshuffle.default,
         ATEN.select.int,
         ATEN.slice.Tensor,
         ATEN.expand.default,
@@ -46,25 +50,70 @@ MOVES = frozenset(
 )
 
 
+_RELUS = (ATEN.relu.default,)
+_KERNELS = frozenset(
+    {
+        *(ATEN.conv1d.default, ATEN.conv1d.padding, ATEN.conv2d.default, ATEN.conv2d.padding),
+        *(ATEN.conv3d.default, ATEN.conv3d.padding, ATEN.linear.default),
+    }
+)
+
+
 def lift_quantizers(graph: Graph) -> None:
     """Quantize already above operators that only move values, where all readers quantize alike.
 
     The result is the same, number for number: what is quantized twice with the same parameters
-    does not change again.
+    does not change again. Before that a ReLU behind such operators moves to the kernel that it
+    can become a part of.
 
     Args:
         graph:
             The graph, which is changed; nothing in it may write in place.
     """
+    for node in list(graph.nodes):
+        if node.target in _RELUS and all(user.target is _QUANTIZE for user in node.users):
+            _lift_relu(graph, node)
     for node in reversed(list(graph.nodes)):
         if node.target is _QUANTIZE:
             _lift(graph, node)
 
 
+def _lift_relu(graph: Graph, relu: Node) -> None:
+    mover: Any = relu.args[0]
+    if not _moves(mover) or len(mover.users) != 1:
+        return
+    sources = _sources(mover)
+    if not all(_ends_in_kernel(source) for source in sources):
+        return
+    for source in dict.fromkeys(sources):
+        with graph.inserting_before(mover):
+            above = graph.call_function(ATEN.relu.default, (source,))
+        above.meta.update({key: each for key, each in source.meta.items() if key == "val"})
+        mover.replace_input_with(source, above)
+        _lift_relu(graph, above)
+    relu.replace_all_uses_with(mover)
+    graph.erase_node(relu)
+
+
+def _ends_in_kernel(node: Node) -> bool:
+    """Whether a kernel gives a tensor, perhaps through operators that only move values."""
+    while _moves(node) and len(node.users) == 1 and len(_sources(node)) == 1:
+        (node,) = _sources(node)
+    return node.target in _KERNELS and len(node.users) == 1
+
+
+def _moves(node: Node) -> bool:
+    """Whether a node only moves values, and zeros in between."""
+    if node.target is ATEN.pad.default:
+        others = dict(enumerate(node.args))
+        return others.get(2, "constant") == "constant" and not others.get(3) and not node.kwargs
+    return node.target in MOVES
+
+
 def _lift(graph: Graph, quantizer: Node) -> None:
     mover: Any = quantizer.args[0]
     numbers = quantizer.args[1:]
-    if mover.target not in MOVES or not all(
+    if not _moves(mover) or not all(
         user.target is _QUANTIZE and user.args[1:] == numbers for user in mover.users
     ):
         return

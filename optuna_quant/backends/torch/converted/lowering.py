@@ -12,10 +12,13 @@ import torch
 from optuna_quant.backends.torch.converted.contiguous import make_inputs_contiguous
 from optuna_quant.backends.torch.converted.exporting import export_graph
 from optuna_quant.backends.torch.converted.integer_moves import move_integers
+from optuna_quant.backends.torch.converted.late_biases import take_in_biases
+from optuna_quant.backends.torch.converted.lifting import lift_quantizers
 from optuna_quant.backends.torch.converted.packed_weights import pack_weights
 from optuna_quant.backends.torch.converted.reference_ops import ATEN
 from optuna_quant.backends.torch.converted.torchao_passes import load_passes
 from optuna_quant.backends.torch.converted.torchao_passes import quiet_torchao
+from optuna_quant.backends.torch.graph.ops import writes_in_place
 from optuna_quant.backends.torch_program.quiet import without_idle_output
 
 
@@ -109,6 +112,9 @@ def packed_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> GraphM
     Linear layers get inputs that are contiguous, which others would not find a kernel for.
     """
     graph = _module(program)
+    take_in_biases(graph)
+    if not any(map(writes_in_place, graph.graph.nodes)):
+        lift_quantizers(graph.graph)
     pack_weights(graph, ops)
     make_inputs_contiguous(graph)
     return graph

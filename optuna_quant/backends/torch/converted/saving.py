@@ -24,12 +24,12 @@ from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.torch.converted.compiling import has_compiler
 from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
 from optuna_quant.backends.torch.converted.exporting import export_graph
-from optuna_quant.backends.torch.converted.form_json import form_from_json
-from optuna_quant.backends.torch.converted.form_json import form_to_json
 from optuna_quant.backends.torch.converted.lowering import packed_program
 from optuna_quant.backends.torch.converted.torchao_passes import load_passes
 from optuna_quant.backends.torch.converted.torchao_passes import quiet_torchao
 from optuna_quant.backends.torch.converted.writing import WrittenOp
+from optuna_quant.backends.torch_program.form_json import form_from_json
+from optuna_quant.backends.torch_program.form_json import form_to_json
 from optuna_quant.backends.torch_program.quiet import without_idle_output
 
 

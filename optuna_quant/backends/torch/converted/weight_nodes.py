@@ -114,15 +114,7 @@ def grouped_values(
             The weight that they are of.
     """
     call = graph.call_function
-    values = codes
-    width = width_of(weight.bits)
-    if width < 8:
-        shifted = [codes]
-        for shift in range(width, 8, width):
-            shifted.append(call(ATEN.bitwise_right_shift.Tensor_Scalar, (codes, shift)))
-        masked = [call(ATEN.bitwise_and.Scalar, (each, (1 << width) - 1)) for each in shifted]
-        values = call(ATEN.stack.default, (masked, -1))
-        values = call(ATEN.flatten.using_ints, (values, -2, -1))
+    values = _unpacked_nodes(graph, codes, weight)
     inputs, groups = weight.codes.shape[1], weight.scales.shape[1]
     whole = groups * weight.group_size
     if _columns(weight) != whole:
@@ -141,27 +133,62 @@ def grouped_values(
     return values
 
 
-def width_of(bits: int) -> int:
-    """The bits that a code takes in a byte."""
-    return next(width for width in (2, 4, 8) if bits <= width)
+def _unpacked_nodes(graph: Graph, codes: Node, weight: GroupedWeight) -> Node:
+    call = graph.call_function
+    planes = _planes(weight.bits)
+    values: Node | None = None
+    start = lowest = 0
+    for width in planes:
+        plane, end = codes, start + _columns(weight) * width // 8
+        if len(planes) > 1:
+            plane = call(ATEN.slice.Tensor, (codes, -1, start, end))
+        if width < 8:
+            shifted = [plane]
+            for shift in range(width, 8, width):
+                shifted.append(call(ATEN.bitwise_right_shift.Tensor_Scalar, (plane, shift)))
+            masked = [call(ATEN.bitwise_and.Scalar, (each, (1 << width) - 1)) for each in shifted]
+            plane = call(ATEN.stack.default, (masked, -1))
+            plane = call(ATEN.flatten.using_ints, (plane, -2, -1))
+        if values is None:
+            values = plane
+        else:
+            plane = call(ATEN.bitwise_left_shift.Tensor_Scalar, (plane, lowest))
+            values = call(ATEN.bitwise_or.Tensor, (values, plane))
+        start, lowest = end, lowest + width
+    assert values is not None
+    return values
+
+
+def _planes(bits: int) -> tuple[int, ...]:
+    """How the bits of a code are laid out: from the lowest on, so many in each part of a row."""
+    return (2, 1) if bits == 3 else (bits,)
 
 
 def _columns(weight: GroupedWeight) -> int:
     """The codes of a row, with those that fill up groups and bytes."""
     whole = weight.scales.shape[1] * weight.group_size
-    a_byte = 8 // width_of(weight.bits)
+    a_byte = 8 // min(_planes(weight.bits))
     return int(-(-whole // a_byte) * a_byte)
 
 
 def packed(weight: GroupedWeight) -> NDArray[np.uint8]:
-    """The codes of a weight, as many in a byte as fit, the first one lowest."""
-    width = width_of(weight.bits)
+    """The codes of a weight, as many in a byte as fit, the first one lowest.
+
+    Of three bits, the two lower ones of all codes of a row come before the third ones.
+    """
     outputs, inputs = weight.codes.shape
     padded = np.zeros((outputs, _columns(weight)), np.uint8)
     padded[:, :inputs] = weight.codes
-    if width == 8:
-        return padded
-    parts = padded.reshape(outputs, -1, 8 // width)
+    found, lowest = [], 0
+    for width in _planes(weight.bits):
+        plane = (padded >> np.uint8(lowest)) & np.uint8((1 << width) - 1)
+        found.append(_in_bytes(plane, width))
+        lowest += width
+    return np.concatenate(found, axis=1)
+
+
+def _in_bytes(codes: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    parts = codes.reshape(len(codes), -1, 8 // width)
     found = np.zeros(parts.shape[:2], np.uint8)
     for place in range(parts.shape[2]):
         found |= parts[:, :, place] << np.uint8(place * width)
@@ -173,14 +200,11 @@ def unpacked(codes: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
 
     Args:
         codes:
-            Packed codes.
+            Packed codes of 2, 4 or 8 bits.
         bits:
             Bits of a code.
         columns:
             How many codes a row has.
     """
-    width = width_of(bits)
-    if width == 8:
-        return codes[:, :columns]
-    shifted = [(codes >> shift) & ((1 << width) - 1) for shift in range(0, 8, width)]
+    shifted = [(codes >> shift) & ((1 << bits) - 1) for shift in range(0, 8, bits)]
     return torch.stack(shifted, -1).flatten(-2)[:, :columns]

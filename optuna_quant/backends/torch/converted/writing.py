@@ -14,8 +14,8 @@ from torch.fx import GraphModule
 
 from optuna_quant.backends.torch.candidates.plan import limits_of
 from optuna_quant.backends.torch.candidates.weights import ChannelWeight
+from optuna_quant.backends.torch.converted.bags import read_bag
 from optuna_quant.backends.torch.converted.exporting import ORIGIN
-from optuna_quant.backends.torch.converted.in_place import replace_in_place
 from optuna_quant.backends.torch.converted.lifting import lift_quantizers
 from optuna_quant.backends.torch.converted.reference_ops import ATEN
 from optuna_quant.backends.torch.converted.reference_ops import QUANTIZED
@@ -129,7 +129,6 @@ class _Writer:
             if node.op == "get_attr" and node.target not in own:
                 self._copy(node)
         activations = {op.name: self._bare(op, slots) for op in self._program.ops}
-        replace_in_place(self._graph)
         self._quantizers: dict[object, Node] = {}
         self._epochs = self._count_writes()
         for op in self._program.ops:
@@ -162,12 +161,12 @@ class _Writer:
         """Take the modules of an op's slots away; returns what gives its activations."""
         place = self._program.slots[op.name]
         found = []
-        for name in (*place.activations, place.output):
+        for name in (*place.activations, *place.addends, place.output):
             slot = slots[name]
             source: Any = slot.args[0]
             slot.replace_all_uses_with(source)
             self._graph.erase_node(slot)
-            if name != place.output:
+            if name in place.activations:
                 found.append(source)
         return found
 
@@ -208,6 +207,8 @@ class _Writer:
                 args[place] = self._dynamic(source, *plan.dynamic)
             elif plan.mode == "bf16":
                 args[place] = self._graph.call_function(ATEN.to.dtype, (source, torch.bfloat16))
+        for place in plan.op.form.addends if plan.mode == "bf16" else ():
+            args[place] = self._graph.call_function(ATEN.to.dtype, (args[place], torch.bfloat16))
         node.args = tuple(args)
         if plan.mode == "bf16":
             readers = list(node.users)
@@ -254,6 +255,16 @@ class _Writer:
                 plan.weight,
                 has_kernel=op.op_type in _WITH_KERNELS,
             )
+        elif plan is None and op.batch_norm is None:
+            # Other nodes may read the same parameter, rearranged or not.
+            assert op.weight_view is not None
+            tensor = self._program.values[op.weight]
+            paths = {"weight": self._tensors.add(op.weight, tensor, _identity(tensor))}
+            found = self._tensors.read(paths["weight"])
+            for step in op.weight_view.steps:
+                found = self._graph.call_function(
+                    step.target, (found, *step.args), dict(step.kwargs)
+                )
         else:
             tensor = self._program.weight(op)
             key = _identity(tensor) if op.batch_norm is None else None
@@ -298,14 +309,17 @@ class _Writer:
         paths = grouped_tensors(self._tensors, op.weight, weight)
         codes, scales = (self._tensors.read(paths[each]) for each in ("codes", "scales"))
         points = self._tensors.read(paths["zero_points"]) if "zero_points" in paths else None
-        if op.op_type == "Embedding":
+        if not op.form.activations:
             indices: Any = node.args[1]
             codes, scales = self._rows(codes, indices), self._rows(scales, indices)
             points = None if points is None else self._rows(points, indices)
             found = grouped_values(self._graph, codes, scales, points, weight)
-            found.meta = dict(node.meta)
-            node.replace_all_uses_with(found)
-            self._graph.erase_node(node)
+            if op.op_type == "EmbeddingBag":
+                read_bag(node, found, weight.codes.shape[1])
+            else:
+                found.meta = dict(node.meta)
+                node.replace_all_uses_with(found)
+                self._graph.erase_node(node)
         else:
             args = list(node.args)
             if "input_scale" in paths:

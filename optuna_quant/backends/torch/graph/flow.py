@@ -163,7 +163,7 @@ class ProgramFlow:
                 frozenset(each.reads),
                 (each.name,),
                 layer=self._layer(each) if each.is_layer else None,
-                is_source=each.op_type in ("Embedding", "embedding"),
+                is_source=each.op_type in ("Embedding", "EmbeddingBag", "embedding"),
             )
             for each in self.nodes
         ]

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from optuna_quant.backends.torch.graph.constant_view import ConstantView
+from optuna_quant.backends.torch.graph.constant_view import constant_view
+
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -58,6 +61,10 @@ class OpForm:
             Whether it is worth quantizing.
         dynamic:
             Whether it can find the range of its activations at run time.
+        addends:
+            The positions of arguments that are added to the product of the activations.
+        element:
+            Which element it is of the tuple that the operator gives; None if it gives a tensor.
     """
 
     op_type: str
@@ -65,6 +72,8 @@ class OpForm:
     weight: WeightPlace | None = None
     default: bool = True
     dynamic: bool = False
+    addends: tuple[int, ...] = ()
+    element: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +89,10 @@ class TorchOp:
             The name of its node.
         sources:
             The names of the nodes that give its activations.
-        weight:
-            The name of its weight among the program's parameters; None if it has none.
+        weight_view:
+            The parameter that is its weight; None if it has none.
         shape:
-            The shape of its weight; None if it has none.
+            The shape of its weight, as the op reads it; None if it has none.
         groups:
             The number of groups of a convolution, else 1.
         batch_norm:
@@ -95,7 +104,7 @@ class TorchOp:
     form: OpForm
     node: str
     sources: tuple[str, ...]
-    weight: str | None
+    weight_view: ConstantView | None
     shape: tuple[int, ...] | None
     groups: int
     batch_norm: str | None
@@ -104,6 +113,11 @@ class TorchOp:
     def op_type(self) -> str:
         """What the op is called."""
         return self.form.op_type
+
+    @property
+    def weight(self) -> str | None:
+        """The name of its weight among the program's parameters; None if it has none."""
+        return None if self.weight_view is None else self.weight_view.path
 
     @property
     def channel_axis(self) -> int | None:
@@ -133,13 +147,20 @@ def _forms() -> dict[object, OpForm]:
     aten = torch.ops.aten
     conv = WeightPlace(1, 2, 0)
     transposed = WeightPlace(1, 2, 1)
+    table = WeightPlace(0, None, 0, 1)
     forms: dict[object, OpForm] = {
         aten.linear.default: OpForm("Linear", (0,), WeightPlace(1, 2, 0, 1), dynamic=True),
-        aten.matmul.default: OpForm("MatMul", (0, 1), default=False),
-        aten.bmm.default: OpForm("MatMul", (0, 1), default=False),
         aten.add.Tensor: OpForm("Add", (0, 1), default=False),
-        aten.embedding.default: OpForm("Embedding", (), WeightPlace(0, None, 0, 1), default=False),
+        aten.add_.Tensor: OpForm("Add", (0, 1), default=False),
+        aten.embedding.default: OpForm("Embedding", (), table, default=False),
     }
+    product = OpForm("MatMul", (0, 1), default=False)
+    forms.update(dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), product))
+    sum_of_products = OpForm("MatMul", (1, 2), default=False, addends=(0,))
+    for name in ("addmm", "baddbmm", "addbmm"):
+        forms[getattr(aten, name).default] = sum_of_products
+    bag = OpForm("EmbeddingBag", (), table, default=False, element=0)
+    forms[aten.embedding_bag.default] = forms[aten.embedding_bag.padding_idx] = bag
     for axes in (1, 2, 3):
         plain = OpForm(f"Conv{axes}d", (0,), conv)
         forms[getattr(aten, f"conv{axes}d").default] = plain
@@ -175,6 +196,16 @@ def find_ops(graph: Graph, modules: Collection[str]) -> tuple[TorchOp, ...]:
     return tuple(found)
 
 
+def form_of(node: Node) -> OpForm | None:
+    """What the arguments of a node mean; None if its operator cannot be quantized.
+
+    Args:
+        node:
+            A node of a program.
+    """
+    return _forms().get(node.target) if node.op == "call_function" else None
+
+
 def why_unfit(node: Node) -> str | None:
     """Why a node of an operator that can be quantized is no op; None of all other nodes.
 
@@ -182,10 +213,12 @@ def why_unfit(node: Node) -> str | None:
         node:
             A node of the program.
     """
-    form = _forms().get(node.target) if node.op == "call_function" else None
+    form = form_of(node)
     if form is None or _fits(node, form):
         return None
     value = node.meta.get("val")
+    if form.element is not None and isinstance(value, (tuple, list)):
+        value = value[form.element]
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return None  # It handles shapes or indices.
     place = form.weight.position if form.weight else None
@@ -193,6 +226,9 @@ def why_unfit(node: Node) -> str | None:
         return "its weight is computed, or not of 32 bits"
     if value.dtype != torch.float32:
         return f"it computes in {str(value.dtype).removeprefix('torch.')}"
+    factors = [node.args[place] for place in form.activations]
+    if writes_in_place(node) and all(map(_is_computed, factors)):
+        return "it works in place, and a new tensor would be another one"
     if form.op_type == "MatMul":
         return "one of its factors is a constant, and it is no Linear layer"
     return None if place is None else "its activation or its bias is a constant"
@@ -201,6 +237,7 @@ def why_unfit(node: Node) -> str | None:
 def _op(name: str, node: Node, form: OpForm) -> TorchOp:
     args: tuple[Any, ...] = node.args
     weight = args[form.weight.position] if form.weight else None
+    view = constant_view(weight)
     shape = tuple(int(size) for size in weight.meta["val"].shape) if weight is not None else None
     groups = 1
     if form.op_type.startswith("Conv"):
@@ -211,7 +248,7 @@ def _op(name: str, node: Node, form: OpForm) -> TorchOp:
         form,
         node.name,
         tuple(args[place].name for place in form.activations),
-        None if weight is None else str(weight.target),
+        view,
         shape,
         groups,
         _batch_norm(node) if form.op_type.startswith("Conv") else None,
@@ -220,15 +257,17 @@ def _op(name: str, node: Node, form: OpForm) -> TorchOp:
 
 def _fits(node: Node, form: OpForm) -> bool:
     """Whether the arguments are what can be quantized."""
-    if any(len(node.args) <= place for place in form.activations):
+    if writes_in_place(node):
+        return False
+    if any(len(node.args) <= place for place in (*form.activations, *form.addends)):
         return False
     if not all(_is_activation(node.args[place]) for place in form.activations):
         return False
+    if not all(_is_float(node.args[place]) for place in form.addends):
+        return False
     if form.weight is None:
-        return not node.kwargs
-    if len(node.args) <= form.weight.position or not _is_parameter(
-        node.args[form.weight.position]
-    ):
+        return bool(form.addends) or not node.kwargs
+    if len(node.args) <= form.weight.position or not _is_weight(node.args[form.weight.position]):
         return False
     bias = form.weight.bias
     if bias is None or len(node.args) <= bias or node.args[bias] is None:
@@ -242,7 +281,16 @@ def _is_float(node: object) -> bool:
 
 
 def _is_activation(node: object) -> bool:
-    return _is_float(node) and getattr(node, "op", "") in ("call_function", "placeholder")
+    given = getattr(node, "op", "") in ("call_function", "placeholder")
+    return given and _is_float(node) and _is_computed(node)
+
+
+def _is_computed(node: object) -> bool:
+    return hasattr(node, "op") and constant_view(node) is None
+
+
+def _is_weight(node: object) -> bool:
+    return _is_float(node) and constant_view(node) is not None
 
 
 def _is_parameter(node: object) -> bool:
@@ -266,9 +314,11 @@ def _name(node: Node, form: OpForm, modules: Collection[str]) -> str:
     """The path of the module that it is, or whose weight it has, or that calls it."""
     path = next((each for each in reversed(list(_stack(node))) if each in modules), "")
     if form.weight is not None and len(node.args) > form.weight.position:
-        owner, _, parameter = str(
-            getattr(node.args[form.weight.position], "target", "")
-        ).rpartition(".")
+        view = constant_view(node.args[form.weight.position])
+        owner, _, parameter = ("" if view is None else view.path).rpartition(".")
+        layers = parameter.split("/")[:-1]
+        if layers:  # A variable of Keras: the model, its layers, and what it is.
+            return ".".join(layers[1:] or layers)
         # First the module that is called: another one may have the same weight.
         if path and not any(each.startswith(f"{path}.") for each in modules):
             return path

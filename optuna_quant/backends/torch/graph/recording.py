@@ -118,7 +118,8 @@ class OpRecorder:
         """
         slots, args = self._program.slots[op.name], list(record.args)
         if not weights_alone:
-            for place, slot in zip(op.form.activations, slots.activations, strict=True):
+            places = (*op.form.activations, *op.form.addends)
+            for place, slot in zip(places, (*slots.activations, *slots.addends), strict=True):
                 if slot in switch.modules:
                     args[place] = switch.modules[slot](args[place])
         if op.form.weight is not None:
@@ -127,6 +128,8 @@ class OpRecorder:
         target: Any = self._nodes[op.node].target
         with torch.no_grad():
             found = target(*args, **record.kwargs)
+            if op.form.element is not None:
+                found = found[op.form.element]
             if slots.output in switch.modules:
                 found = switch.modules[slots.output](found)
             if slots.batch_norm is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import copy
 from dataclasses import dataclass
 from dataclasses import field
+import operator
 import re
 from typing import TYPE_CHECKING
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
 
+from optuna_quant.backends.torch.graph.constant_view import constant_view
+from optuna_quant.backends.torch.graph.normal_form import normalize
 from optuna_quant.backends.torch.graph.ops import TorchOp
 from optuna_quant.backends.torch.graph.ops import find_ops
 from optuna_quant.backends.torch.graph.ops import writes_in_place
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from torch.fx import Graph
     from torch.fx import Node
 
+    from optuna_quant.backends.torch.graph.constant_view import ConstantView
     from optuna_quant.backends.torch_program.export import ModuleProgram
 
 
@@ -40,6 +44,8 @@ class Slots:
     Args:
         activations:
             Of the modules that its activations go through, in their order.
+        addends:
+            Of the modules that what is added to its product goes through, in their order.
         output:
             Of the module that its output goes through.
         weight:
@@ -51,6 +57,7 @@ class Slots:
     """
 
     activations: tuple[str, ...]
+    addends: tuple[str, ...]
     output: str
     weight: str | None
     bias: str | None
@@ -150,6 +157,7 @@ class SwitchedProgram:
         graph.set_codegen(CodeGen())
         _check_buffers(graph)
         _copy_written_inputs(graph)
+        normalize(graph, exported.lifted)
         self.writes = any(map(writes_in_place, graph.nodes))
         self.ops: tuple[TorchOp, ...] = find_ops(graph, exported.module_paths())
         nodes = {node.name: node for node in graph.nodes}
@@ -166,15 +174,23 @@ class SwitchedProgram:
             if node.op == "get_attr":
                 node.target = self._flat(root, module, str(node.target), device)
         self._folded: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.slots = {op.name: _add_slots(nodes[op.node], op, nodes, root) for op in self.ops}
+        views = {op.name: op.weight_view for op in self.ops if op.weight_view is not None}
+        with torch.no_grad():
+            weights = {name: view.of(self.values[view.path]) for name, view in views.items()}
+        self.slots = {
+            op.name: _add_slots(nodes[op.node], op, nodes, root, weights.get(op.name))
+            for op in self.ops
+        }
         self._path_of_slot: dict[str, str] = {}
+        self._view_of_slot: dict[str, ConstantView] = {}
         for op in self.ops:
             slots = self.slots[op.name]
-            for slot, path in ((slots.weight, op.weight), (slots.bias, biases[op.name])):
-                if slot is not None and path is not None:
-                    self._path_of_slot[slot] = path
-        for node in list(graph.nodes):
-            if node.op == "get_attr" and not node.users:
+            if slots.weight is not None and op.weight_view is not None:
+                self._view_of_slot[slots.weight] = op.weight_view
+            if slots.bias is not None and biases[op.name] is not None:
+                self._path_of_slot[slots.bias] = str(biases[op.name])
+        for node in reversed(list(graph.nodes)):
+            if not node.users and constant_view(node) is not None:
                 graph.erase_node(node)
         graph.lint()
         root.eval()
@@ -238,6 +254,9 @@ class SwitchedProgram:
         for slot, path in self._path_of_slot.items():
             if path in values:
                 tensors[slot] = values[path]
+        for slot, view in self._view_of_slot.items():
+            if view.path in values:
+                tensors[slot] = view.of(values[view.path])
         other = copy.copy(self)
         other.original = self.switched(Switch(tensors=tensors))
         other.values = {**self.values, **values}
@@ -360,33 +379,48 @@ def _bias_path(node: Node, op: TorchOp) -> str | None:
     return str(bias.target)
 
 
-def _add_slots(node: Node, op: TorchOp, nodes: Mapping[str, Node], root: torch.nn.Module) -> Slots:
+def _add_slots(
+    node: Node,
+    op: TorchOp,
+    nodes: Mapping[str, Node],
+    root: torch.nn.Module,
+    weight_tensor: torch.Tensor | None,
+) -> Slots:
     graph, args = node.graph, list(node.args)
-    activations = []
-    for number, place in enumerate(op.form.activations):
-        source: Any = args[place]
-        name = f"{node.name}_x{number}"
-        root.add_module(name, Unchanged())
-        with graph.inserting_before(node):
-            args[place] = graph.call_module(name, (source,))
-        activations.append(name)
+
+    def through(places: Sequence[int], letter: str) -> tuple[str, ...]:
+        names = []
+        for number, place in enumerate(places):
+            source: Any = args[place]
+            name = f"{node.name}_{letter}{number}"
+            root.add_module(name, Unchanged())
+            with graph.inserting_before(node):
+                args[place] = graph.call_module(name, (source,))
+            names.append(name)
+        return tuple(names)
+
+    activations = through(op.form.activations, "x")
+    addends = through(op.form.addends, "a")
     weight = bias = None
     if op.form.weight is not None:
         weight = f"{node.name}_w"
-        args[op.form.weight.position] = _own(node, args[op.form.weight.position], weight, root)
+        args[op.form.weight.position] = _own(node, weight_tensor, weight, root)
         if op.form.weight.bias is not None:
             bias = f"{node.name}_b"
             place = op.form.weight.bias
             args += [None] * (place + 1 - len(args))
-            args[place] = _own(node, args[place], bias, root)
+            parameter: Any = args[place]
+            tensor = None if parameter is None else getattr(root, parameter.target)
+            args[place] = _own(node, tensor, bias, root)
     node.args = tuple(args)
     output = f"{node.name}_y"
     root.add_module(output, Unchanged())
-    readers = list(node.users)
-    with graph.inserting_after(node):
-        after = graph.call_module(output, (node,))
+    given = node if op.form.element is None else _element(node, op.form.element)
+    readers = list(given.users)
+    with graph.inserting_after(given):
+        after = graph.call_module(output, (given,))
     for reader in readers:
-        reader.replace_input_with(node, after)
+        reader.replace_input_with(given, after)
     batch_norm = None
     if op.batch_norm is not None:
         norm = nodes[op.batch_norm]
@@ -397,11 +431,20 @@ def _add_slots(node: Node, op: TorchOp, nodes: Mapping[str, Node], root: torch.n
         replaced.meta.update(norm.meta)
         norm.replace_all_uses_with(replaced)
         graph.erase_node(norm)
-    return Slots(tuple(activations), output, weight, bias, batch_norm)
+    return Slots(activations, addends, output, weight, bias, batch_norm)
 
 
-def _own(node: Node, parameter: Any, name: str, root: torch.nn.Module) -> Node:
-    """A parameter under a name of its own, so that no other op shares it."""
-    root.register_buffer(name, None if parameter is None else getattr(root, parameter.target))
+def _element(node: Node, number: int) -> Node:
+    """The node that takes an element of the tuple that a node gives."""
+    for user in node.users:
+        if user.target is operator.getitem and user.args[1] == number:
+            return user
+    with node.graph.inserting_after(node):
+        return node.graph.call_function(operator.getitem, (node, number))
+
+
+def _own(node: Node, tensor: torch.Tensor | None, name: str, root: torch.nn.Module) -> Node:
+    """A tensor under a name of its own, so that no other op shares it."""
+    root.register_buffer(name, tensor)
     with node.graph.inserting_before(node):
         return node.graph.get_attr(name)

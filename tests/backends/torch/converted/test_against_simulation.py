@@ -62,10 +62,13 @@ _FEW_BITS = (
     "weight_only w=int8/sym/per_channel/rtn",
     "weight_only w=int8/asym/per_group=32/rtn",
     "weight_only w=int2/asym/per_group=32/rtn",
+    "weight_only w=int3/asym/per_group=32/rtn",
+    "weight_only w=int3/sym/per_channel/hqq",
+    "weight_only w=int3/asym/per_channel/gptq",
 )
 
 
-@pytest.mark.parametrize("name", [pytest.param("block", marks=pytest.mark.slow), "tied"])
+@pytest.mark.parametrize("name", [pytest.param("block", marks=pytest.mark.slow), "tied", "bags"])
 def test_programs_with_weights_of_few_bits(name: str) -> None:
     it = ready(name, "weight_only")
     for label in _FEW_BITS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import optuna
@@ -95,6 +96,22 @@ def test_weights_of_few_bits_have_kernels_of_their_own() -> None:
     assert found["c"].kernel == "mkldnn._linear_pointwise"
 
 
+@pytest.mark.slow  # Compiles.
+def test_the_compiled_program_has_the_kernels_that_are_told() -> None:
+    pytest.importorskip("torchao")
+    if not has_compiler():
+        pytest.skip("There is no C++ compiler.")
+    from torch._inductor.utils import run_and_get_code
+
+    it = ready("convolutions", "static")
+    config = it.config("static")
+    model = it.backend.converted(config, compile=True)
+    _, codes = run_and_get_code(model._function, *model.flat_inputs(it.feeds()[2]))
+    called = re.findall(r"= torch\.ops\.(onednn\.q\w+_pointwise)\b", "\n".join(codes))
+    told = [runs.kernel for runs in it.backend.executed(config).values() if runs.integer]
+    assert sorted(called) == sorted(told)
+
+
 def test_without_torchao_programs_compute_in_floats_and_say_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,6 +150,24 @@ def test_weights_of_seven_bits_saturate_nowhere(name: str, approach: str) -> Non
     assert any(runs.integer for runs in it.backend.executed(config).values())
     assert compare(it.backend.simulated(config), model, it.feeds()).relative < 0.01
     assert it.backend.signature()["arithmetic"] == "exact"
+
+
+def test_what_is_added_or_moved_behind_a_kernel_leaves_integers() -> None:
+    pytest.importorskip("torchao")
+    it = ready("rearranged", "static")
+    config = it.config("static")
+    model = it.backend.converted(config)
+    targets = [str(node.target) for node in model.program.graph.graph.nodes]
+    # The input, and what the last layer reads behind a mean.
+    assert sum("quantize_per_tensor" in each for each in targets) == 2
+    # That before the mean, which is in floats.
+    assert sum("relu" in each for each in targets) == 1
+    assert not any("add" in each for each in targets)
+    runs = it.backend.executed(config)
+    assert {each.kernel for each in runs.values()} == {
+        "onednn.qconv_pointwise",
+        "onednn.qlinear_pointwise",
+    }
 
 
 @pytest.mark.parametrize("inputs", [8, 24, 48])

@@ -62,8 +62,10 @@ def test_quantization_aware_training_recovers_most_of_what_four_bits_lose() -> N
     torch.manual_seed(1)
     fit(module, 0.002, 8)
 
-    trained = accuracy(backend.finished(config, module).native())
-    assert trained == accuracy(module)
+    finished = backend.finished(config, module)
+    assert accuracy(finished.simulated.native()) == accuracy(module)
+    # Kernels for four bits may take activations in bfloat16.
+    trained = accuracy(finished.native())
     assert whole - trained <= (whole - rounded) / 2
 
 

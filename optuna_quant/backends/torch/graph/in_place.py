@@ -44,7 +44,16 @@ def _functional(node: Node) -> Any:
         return None
     arguments = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr]
     same = [each.name for each in other._schema.arguments] == arguments
-    return other if same and not other._schema.is_mutable else None
+    return other if same and not other._schema.is_mutable and _keeps_type(node) else None
+
+
+def _keeps_type(node: Node) -> bool:
+    """Whether a new tensor would have the type of the one that is written."""
+    if node.target is torch.ops.aten.copy_.default:
+        return True
+    values = [each.meta.get("val") for each in node.all_input_nodes]
+    tensors = [each for each in values if isinstance(each, torch.Tensor) and each.ndim]
+    return len({each.dtype for each in tensors if each.is_floating_point()}) <= 1
 
 
 def _is_last_reader(node: Node, order: dict[Node, int]) -> bool:
