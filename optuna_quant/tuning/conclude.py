@@ -15,9 +15,9 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import is_answer
 from optuna_quant.callbacks.exit_policy import nothing_left
 from optuna_quant.costs.cheapest import cheapest_quantized
-from optuna_quant.costs.decision import may_gain
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.no_gain import NoGain
+from optuna_quant.costs.search_problem import may_gain
 from optuna_quant.costs.worth import shown_left_out
 from optuna_quant.samplers import Explains
 from optuna_quant.samplers import ReportsRaces

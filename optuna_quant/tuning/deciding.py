@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from optuna_quant.costs.decision import Decision
-from optuna_quant.costs.decision import decide
+from optuna_quant.costs.search_problem import SearchProblem
+from optuna_quant.costs.search_problem import decide
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.names import model_of_study
 from optuna_quant.study.others import has_results
@@ -31,7 +31,7 @@ def decide_for(
     costs: StudyCosts,
     may_narrow: bool,
     model: str,
-) -> tuple[optuna.Study, Decision]:
+) -> tuple[optuna.Study, SearchProblem]:
     """What a study is to make small, and it; a new one for other ops, if it has no results.
 
     Where FP32 was the answer one may well ask for other ops next.
@@ -51,9 +51,9 @@ def decide_for(
             What tells the FP32 model from others.
     """
     decided = partial(decide, objective=objective, space=space, costs=costs, may_narrow=may_narrow)
-    decision = decided(study)
-    if not decision.is_other_space or has_results(study) or model != model_of_study(study):
-        return study, decision
+    problem = decided(study)
+    if not problem.is_other_space or has_results(study) or model != model_of_study(study):
+        return study, problem
     check_protocol(study)
     try:
         check_space(study, space)

@@ -22,8 +22,8 @@ from optuna_quant.callbacks.display import Display
 from optuna_quant.callbacks.open_display import open_display
 from optuna_quant.callbacks.publishing import annotate_all
 from optuna_quant.callbacks.publishing import publishers
-from optuna_quant.costs.decision import Decision
-from optuna_quant.costs.decision import check_can_be_known
+from optuna_quant.costs.search_problem import SearchProblem
+from optuna_quant.costs.search_problem import check_can_be_known
 from optuna_quant.costs.study_costs import StudyCosts
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.batches import Batches
@@ -302,7 +302,7 @@ class TuningRun:
                 with named_if_gone(study):
                     if start.source is not None:
                         costs.take_over(study, start.source)
-                    study, decision = decide_for(
+                    study, problem = decide_for(
                         study,
                         space=space,
                         objective=self.objective,
@@ -315,15 +315,15 @@ class TuningRun:
                 # This process has done nothing in it yet.
                 if not attempts_left or not was_replaced(opened, study_name):
                     raise
-        decided = self._decided(decision)
-        if decision.no_gain is not None and self.space.has_fp32 and not is_searched(study):
-            decided = decided._without_gain(decision.no_gain)
+        decided = self._decided(problem)
+        if problem.no_gain is not None and self.space.has_fp32 and not is_searched(study):
+            decided = decided._without_gain(problem.no_gain)
             options = replace(options, n_jobs=1)
         study.sampler = decided.sampler
         reached.begin(decided, study)
         return decided._search(
             study,
-            decision,
+            problem,
             start,
             storage=storage,
             options=options,
@@ -332,21 +332,21 @@ class TuningRun:
             reached=reached,
         )
 
-    def _decided(self, decision: Decision) -> TuningRun:
+    def _decided(self, problem: SearchProblem) -> TuningRun:
         """This search with what its study is to make small, in the space that follows."""
-        policy = self.policy.with_objective(decision.objective)
+        policy = self.policy.with_objective(problem.objective)
         sampler, saver = self.sampler, self.saver
         if self.with_space is not None:
-            sampler = self.with_space(decision.space, decision.objective)
+            sampler = self.with_space(problem.space, problem.objective)
         if saver is not None:
-            saver = SaveBest(saver.path, backend=self.backend, space=decision.space, policy=policy)
+            saver = SaveBest(saver.path, backend=self.backend, space=problem.space, policy=policy)
         return replace(
             self,
             policy=policy,
             sampler=sampler,
             saver=saver,
-            space=decision.space,
-            left_out=decision.left_out,
+            space=problem.space,
+            left_out=problem.left_out,
         )
 
     def _without_gain(self, message: str) -> TuningRun:
@@ -362,7 +362,7 @@ class TuningRun:
     def _search(
         self,
         study: optuna.Study,
-        decision: Decision,
+        problem: SearchProblem,
         start: WarmStart,
         *,
         storage: Storage,
@@ -386,14 +386,14 @@ class TuningRun:
             artifact_store=options.artifact_store,
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
-            costs=decision.objective.measures_of,
+            costs=problem.objective.measures_of,
             annotate=annotate_all(options.callbacks),
         )
         study = self._opener.fitting(study, objective, storage)
         reached.begin(self, study)
         start.keep(study)  # It may be a new one.
         keep_warnings(study, self.warnings)
-        decision.keep(study)
+        problem.keep(study)
         if not running_elsewhere(study):
             try_again(study, self.space)
         with named_if_gone(study):

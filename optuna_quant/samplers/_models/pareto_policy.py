@@ -18,7 +18,7 @@ from optuna_quant.samplers._models.option_positions import option_positions
 from optuna_quant.samplers._models.scored_options import Precision
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
-from optuna_quant.samplers._models.surrogate_step import Decision
+from optuna_quant.samplers._models.surrogate_step import NextStep
 from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.fidelity import Fidelity
@@ -117,9 +117,9 @@ class ParetoPolicy(SurrogatePolicy):
             fidelity=FULL if population is None else Fidelity(population.samples),
         )
 
-    def _decided_again(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
+    def _decided_again(self, history: TrialHistory, claimed: Mapping[str, int]) -> NextStep:
         if history.threshold is None:
-            return Decision()  # The baseline is still being measured.
+            return NextStep()  # The baseline is still being measured.
         model = self._model.fitted(history, claimed)
         known = [point for _, point in self._known_points(history)]
         known += [
@@ -136,8 +136,8 @@ class ParetoPolicy(SurrogatePolicy):
                 better.append(self._belief(model, stairs, config))
         best = min([*better, *found], key=_order, default=None)
         if best is None or best.improvement < self._front.min_gain:
-            return Decision()
-        return Decision(self._in_full(history, best.config, FRONT_STAGE))
+            return NextStep()
+        return NextStep(self._in_full(history, best.config, FRONT_STAGE))
 
     def _beliefs(self, history: TrialHistory, model: LossModel, phase: int) -> list[Belief]:
         """What is believed of the configurations that would make the front larger."""

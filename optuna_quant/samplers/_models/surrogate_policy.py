@@ -28,7 +28,7 @@ from optuna_quant.samplers._models.surrogate_stages import EARLIER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
-from optuna_quant.samplers._models.surrogate_step import Decision
+from optuna_quant.samplers._models.surrogate_step import NextStep
 from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_step import SurrogateStep
 from optuna_quant.samplers._models.surrogate_step import Tools
@@ -105,7 +105,7 @@ class SurrogatePolicy(Policy):
             fp32_cost=self._fp32_cost,
         )
         self._earlier_answer = self._earlier_proposal()
-        self._decided: tuple[object, Decision] | None = None
+        self._decided: tuple[object, NextStep] | None = None
 
     def _tools_at(self, size: int | None) -> Tools:
         """What finds configurations with a calibration size."""
@@ -316,7 +316,7 @@ class SurrogatePolicy(Policy):
 
     # The decision.
 
-    def _decide(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
+    def _decide(self, history: TrialHistory, claimed: Mapping[str, int]) -> NextStep:
         state = (
             id(history),
             history.revision,
@@ -329,20 +329,20 @@ class SurrogatePolicy(Policy):
                 self._decided = state, self._decided_again(history, claimed)
         return self._decided[1]
 
-    def _decided_again(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
+    def _decided_again(self, history: TrialHistory, claimed: Mapping[str, int]) -> NextStep:
         if history.threshold is None:
-            return Decision()  # The baseline is still being measured.
+            return NextStep()  # The baseline is still being measured.
         enough = self._start_that_is_enough(history)
         if enough is not None:
-            return Decision(answer=enough)
+            return NextStep(answer=enough)
         sized = self._sized(history, claimed)
         if sized is not None:
-            return Decision(sized)
+            return NextStep(sized)
         model = self._model.fitted(history, claimed)
-        decision, tools = Decision(), self._tools_of(history)
+        decision, tools = NextStep(), self._tools_of(history)
         for phase, forbidden in enumerate(self._phases.forbidden):
             if not self._phases.has_scores(history, phase):
-                return Decision(lacks=phase)
+                return NextStep(lacks=phase)
             added = self._phases.forbidden[phase - 1] if phase else None
             decision = self._step.next(history, claimed, model, forbidden, tools, added=added)
             if decision.proposal is not None and decision.answer is None:

@@ -70,7 +70,7 @@ class SurrogateOptions:
 
 
 @dataclass(frozen=True)
-class Decision:
+class NextStep:
     """The next step of the search.
 
     Args:
@@ -142,7 +142,7 @@ class SurrogateStep:
         tools: Tools,
         *,
         added: Forbidden | None = None,
-    ) -> Decision:
+    ) -> NextStep:
         """The next step, if some options are not used.
 
         Args:
@@ -171,21 +171,21 @@ class SurrogateStep:
         if next_one is not None and gain >= worth and not self._worth.is_concluded(best):
             config = tools.candidates.polished(model, next_one.config, forbidden)
             known = config.key in claimed or history.outcomes.get(config.key) is not None
-            return Decision(self.proposal(next_one.config if known else config, SEARCH_STAGE))
+            return NextStep(self.proposal(next_one.config if known else config, SEARCH_STAGE))
         if self._start.key not in claimed and self._is_start_open(history, best):
-            return Decision(Proposal(self._start, START_STAGE))
+            return NextStep(Proposal(self._start, START_STAGE))
         if best is not None and not best.proven and best.config.key not in claimed:
-            return Decision(self.proposal(best.config, ANSWER_STAGE, fidelity=FULL))
+            return NextStep(self.proposal(best.config, ANSWER_STAGE, fidelity=FULL))
         answer = best.config.key if best is not None and best.proven else None
         if gain < self._worth.last_gain(history, best, model, added=added):
             next_one = self._thorough(history, beliefs, self.reference(best))
         if next_one is not None:
-            return Decision(self.proposal(next_one.config, SEARCH_STAGE), answer)
+            return NextStep(self.proposal(next_one.config, SEARCH_STAGE), answer)
         if not self._worth.is_concluded(best):
             last = tools.last_look.next(history, self.reference(best), model, forbidden, claimed)
             if last is not None:
-                return Decision(self.proposal(last, SEARCH_STAGE))
-        return Decision(answer=answer)
+                return NextStep(self.proposal(last, SEARCH_STAGE))
+        return NextStep(answer=answer)
 
     def _is_start_open(self, history: TrialHistory, best: BestKnown | None) -> bool:
         """Whether what a search without an earlier study tries first was seen in neither.

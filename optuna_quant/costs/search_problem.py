@@ -46,7 +46,7 @@ _MOST_NOISE = 0.02
 
 
 @dataclass(frozen=True)
-class Decision:
+class SearchProblem:
     """What a study minimizes, and in which space.
 
     Attributes:
@@ -85,7 +85,7 @@ def decide(
     space: TuningSpace,
     costs: StudyCosts,
     may_narrow: bool,
-) -> Decision:
+) -> SearchProblem:
     """Decide what a study is to make small, and which ops its space has.
 
     Without an objective of the user's it is the size, where only weights can be quantized and the
@@ -118,17 +118,17 @@ def decide(
     if own is None or (recorded is not None and recorded != own.description):
         # It is about another model, or other ops: opening it says so.
         chosen = as_objective(OPS) if objective is None else objective
-        return Decision(KnownObjective(chosen, space), space, {}, is_other_space=True)
+        return SearchProblem(KnownObjective(chosen, space), space, {}, is_other_space=True)
     chosen, found = _resolve(study, _meant(objective, space, costs), costs)
     relative = SIZE in chosen.measures and len(chosen.measures) > 1
     fp32_bytes = costs.fp32_bytes if relative else None
     if names:
         gains = _gains_of(chosen, space, found, names)
-        return Decision(KnownObjective(chosen, own, found, fp32_bytes=fp32_bytes), own, gains)
+        return SearchProblem(KnownObjective(chosen, own, found, fp32_bytes=fp32_bytes), own, gains)
     narrowed = _narrowed(chosen, space, found, fp32_bytes, costs.original, may_narrow=may_narrow)
     if recorded is None or narrowed.no_gain is not None:
         return narrowed
-    return Decision(KnownObjective(chosen, space, found, fp32_bytes=fp32_bytes), space, {})
+    return SearchProblem(KnownObjective(chosen, space, found, fp32_bytes=fp32_bytes), space, {})
 
 
 def _meant(objective: Objective | None, space: TuningSpace, costs: StudyCosts) -> Objective | None:
@@ -299,26 +299,26 @@ def _narrowed(
     original: str,
     *,
     may_narrow: bool,
-) -> Decision:
+) -> SearchProblem:
     known = KnownObjective(objective, space, costs, fp32_bytes=fp32_bytes)
     table = known.table
     measured = set(objective.measures) <= set(MEASURES) - {OPS}
     trusted = LATENCY not in objective.measures or (costs is not None and _predicts(costs))
     if not may_narrow or not measured or not trusted or table is None:
-        return Decision(known, space, {})
+        return SearchProblem(known, space, {})
     if not may_gain(known, known.of(cheapest(table, space))):
-        return Decision(known, space, {}, str(NoGain(known, table, original)))
+        return SearchProblem(known, space, {}, str(NoGain(known, table, original)))
     if LATENCY not in objective.measures:
-        return Decision(known, space, {})
+        return SearchProblem(known, space, {})
     # By the objective's own table: what saves size may be worth some time.
     worse = worse_ops(table, space)
     left = _without(space, tuple(worse)) if worse else space
     if left is None or not any(tunable.quantized for tunable in left.tunables):
-        return Decision(known, space, {}, str(NoGain(known, table, original)))
+        return SearchProblem(known, space, {}, str(NoGain(known, table, original)))
     if not worse:
-        return Decision(known, space, {})
+        return SearchProblem(known, space, {})
     shown = op_gains(known.costs.table(LATENCY), space, cheapest(table, space))
-    return Decision(
+    return SearchProblem(
         KnownObjective(objective, left, costs, fp32_bytes=fp32_bytes),
         left,
         {name: shown.get(name) for name in worse},
