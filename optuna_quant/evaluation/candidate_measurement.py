@@ -22,6 +22,7 @@ from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.evaluation.study_training import StudyTraining
 from optuna_quant.evaluation.timeout import AskedBetweenBatches
 from optuna_quant.evaluation.timeout import EvaluationTimeout
+from optuna_quant.evaluation.user_code import place
 from optuna_quant.evaluation.user_code import shown
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.samplers._engine.contract import TellsNewConfigs
@@ -173,7 +174,9 @@ class CandidateMeasurement:
                 raise
             except Exception as error:
                 late = isinstance(error, EvaluationTimeout)
-                raise CandidateError(f"Not trained: {shown(error)}", final=late) from error
+                raise CandidateError(
+                    f"Not trained: {shown(error)}{place(error)}", final=late
+                ) from error
             yield model
         except TrialPruned:
             found[0].discard()

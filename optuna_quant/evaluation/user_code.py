@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import os
+from pathlib import Path
+import sysconfig
+import traceback
+
+
+_NOT_THE_USERS = (
+    str(Path(__file__).parent.parent),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+)
 
 
 class ExitedError(ValueError):
@@ -37,6 +46,20 @@ def exits_are_errors(what: str) -> Iterator[None]:
         if os.getpid() != process:
             raise
         raise ExitedError(f"{what} tried to end the process ({shown(error)}).") from error
+
+
+def place(error: BaseException) -> str:
+    """Where in code that is not this package's an error was raised, in words; empty if nowhere.
+
+    Of the user's own file if there is one on the way, not of a library that it has called.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        each
+        for each in frames
+        if Path(each.filename).is_file() and not each.filename.startswith(_NOT_THE_USERS)
+    ]
+    return f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""
 
 
 def shown(error: BaseException) -> str:

@@ -35,10 +35,11 @@ class TuningInterrupted(KeyboardInterrupt):
         if result is None:
             super().__init__("The search was interrupted before it had started.")
             return
-        found = "a model that meets the criterion" if result.met else "no model that meets it"
+        found = "a" if result.met else "no"
         super().__init__(
-            f"The search was interrupted. It had found {found}; the attribute 'result' of this "
-            "exception holds what is known."
+            f"The search was interrupted. It had found {found} model that meets the criterion; "
+            "the attribute 'result' of this exception holds what is known, and the same call "
+            "with the same storage and study_name goes on."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from optuna_quant._common.printable import listed
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # The level at which weight-only ops multiply integers, see OpConfig.
 _INT8_LEVEL = 4
+_HALVES = ("bf16", "fp16")
 
 
 def op_runs(executed: Mapping[str, ExecutedOp], op: str) -> OpRuns:
@@ -84,17 +86,19 @@ def describe_runs(
     total = len(config.ops) + left_out
     of = f"of {total} op{'' if total == 1 else 's'}"
     weights = len(asked) - len(expected)
+    modes = Counter(option.mode for option in config.ops.values())
+    halves = "".join(f", {modes[mode]} in {mode}" for mode in _HALVES if modes[mode])
     others = f"{not_searched} other{'' if not_searched == 1 else 's'} not searched"
     beyond = f"; {others}" if not_searched else ""
     if weights and not expected:
-        return f"{weights} {of} with quantized weights{beyond}", ""
+        return f"{weights} {of} with quantized weights{halves}{beyond}", ""
     alone = f", {weights} with quantized weights alone" if weights else ""
     if len(unknown) == len(expected):
-        return f"{len(asked)} {of} quantized{alone}{beyond}", ""
+        return f"{len(asked)} {of} quantized{alone}{halves}{beyond}", ""
     parts = []
     if floats:
         parts.append(f"{len(floats)} asked for but not run in integers: {listed(floats)}")
     if unknown:
         parts.append(f"not known of {len(unknown)}: {listed(unknown)}")
     rest = f"; {left_out} left in FP32" if left_out else ""
-    return f"{len(integer)} {of} in integer kernels{alone}{rest}{beyond}", "; ".join(parts)
+    return f"{len(integer)} {of} in integer kernels{alone}{halves}{rest}{beyond}", "; ".join(parts)

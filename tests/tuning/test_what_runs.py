@@ -32,6 +32,12 @@ def test_all_run_as_asked() -> None:
     assert counted == "3 of 19 ops in integer kernels; 15 left in FP32"
 
 
+def test_ops_in_16_bits_are_told() -> None:
+    config = QuantConfig({"a": INT8, "b": OpConfig("bf16"), "c": OpConfig("bf16"), "d": FP32})
+    counted, _ = describe_runs(config, {"a": ran("QGemm", True)}, left_out=1)
+    assert counted == "1 of 5 ops in integer kernels, 2 in bf16; 1 left in FP32"
+
+
 def test_what_does_not_run_as_asked_is_named_and_not_counted() -> None:
     executed = {
         "a": ran("QGemm", True),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant._common.nearest import did_you_mean
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import WITHOUT_DATA
@@ -175,7 +176,10 @@ def check_approach(approach: str | None, profile: TargetProfile = CPU) -> None:
             If there is no such approach, or the target has nothing for it.
     """
     if approach is not None and approach not in APPROACHES:
-        raise ValueError(f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}.")
+        raise ValueError(
+            f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
+            f"{did_you_mean(str(approach), APPROACHES)}"
+        )
     if approach is not None and approach not in _approaches_of(profile):
         others = [name for name, each in TARGETS.items() if approach in _approaches_of(each)]
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 import torch
 
+from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.backends.base import OpRuns
 from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.calibration.samples import SampleReader
@@ -154,6 +155,7 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         if approach is not None and approach not in APPROACHES:
             raise ValueError(
                 f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
+                f"{did_you_mean(str(approach), APPROACHES)}"
             )
         has_data = calibration_data is not None
         self._approach = approach or ("static" if has_data else "dynamic")
@@ -373,7 +375,7 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         if any(op.mode in ("static", "dynamic") for op in plan.ops.values()):
             self._is_arithmetic_told = True
             if self._saturates():
-                _logger.info(SATURATING)
+                _logger.warning(SATURATING)
 
     def _nbytes(self, plan: ModelPlan) -> int:
         """The bytes of the tensors that are saved; each counts once, however often it is read."""

@@ -243,6 +243,7 @@ def test_control_flow_is_refused_with_its_line() -> None:
     ("options", "message"),
     [
         ({"approach": "qint"}, "approach must be one of static, dynamic, weight_only, auto"),
+        ({"approach": "QAT"}, "but got 'QAT'. Did you mean 'qat'"),
         (
             {"approach": "static", "calibration_data": None},
             "Static quantization needs calibration_data",

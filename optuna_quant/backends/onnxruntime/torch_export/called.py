@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from optuna_quant.backends.torch_program.called_module import CalledModule
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,12 +31,12 @@ _SAVE = (
 )
 
 
-class CalledSession(torch.nn.Module):
+class CalledSession(CalledModule):
     """A quantized model in the place of the module that it was exported from.
 
     It takes and returns what the module does, tensors in the same tuples, dictionaries and data
-    classes, so a function that evaluates the module evaluates this. It has no parameters, is
-    always in evaluation mode, and computes without gradients. Outputs are on the device of the
+    classes, so a function that evaluates the module evaluates this. It is always in
+    evaluation mode, and computes without gradients. Outputs are on the device of the
     first tensor that is given.
 
     Args:
@@ -86,10 +88,6 @@ class CalledSession(torch.nn.Module):
                 Always: the weights are in the session.
         """
         raise TypeError(f"A quantized model has no state_dict: {_SAVE}.")
-
-    def train(self, mode: bool = True) -> CalledSession:
-        """Nothing changes: a quantized model has no training mode."""
-        return super().train(False)
 
     def forward(self, *args: Structure, **kwargs: Structure) -> Structure:
         """What the module's ``forward`` takes and returns.

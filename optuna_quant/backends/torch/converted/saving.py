@@ -121,6 +121,8 @@ def save_package(converted: ConvertedProgram, path: str | os.PathLike[str]) -> N
             ``".pt2"``.
 
     Raises:
+        FileNotFoundError:
+            If the directory does not exist.
         RuntimeError:
             If there is no C++ compiler.
         ValueError:
@@ -128,6 +130,8 @@ def save_package(converted: ConvertedProgram, path: str | os.PathLike[str]) -> N
     """
     if Path(path).suffix != ".pt2":
         raise ValueError(f"The path of a package must end with '.pt2', but got {str(path)!r}.")
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"There is no directory {str(Path(path).parent)!r}.")
     if not has_compiler():
         raise RuntimeError(
             "A package is compiled, and there is no C++ compiler: install g++ or clang, or save "

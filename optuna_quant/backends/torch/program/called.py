@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from optuna_quant.backends.torch_program.called_module import CalledModule
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.torch_program.call import Structure
 
 
-class CalledProgram(torch.nn.Module):
+class CalledProgram(CalledModule):
     """A quantized program in the place of the module that it was exported from.
 
     It takes and returns what the module does, so a function that evaluates the module evaluates
@@ -46,10 +48,6 @@ class CalledProgram(torch.nn.Module):
         """The inputs and the outputs."""
         inputs = [each for each in self._form.inputs if isinstance(each, str)]
         return f"inputs=[{', '.join(inputs)}], outputs=[{', '.join(self._form.output_names)}]"
-
-    def train(self, mode: bool = True) -> CalledProgram:
-        """Nothing changes: a quantized model has no training mode."""
-        return super().train(False)
 
     def forward(self, *args: Structure, **kwargs: Structure) -> Structure:
         """What the module's ``forward`` takes and returns.

@@ -313,6 +313,8 @@ def test_the_path_of_a_package(tmp_path: Path) -> None:
     model = it.backend.converted(it.config("static"), lower=False)
     with pytest.raises(ValueError, match=r"must end with '\.pt2'"):
         model.save_package(tmp_path / "model.zip")
+    with pytest.raises(FileNotFoundError, match="There is no directory .*none'"):
+        model.save_package(tmp_path / "none" / "model.pt2")  # Before it is compiled.
 
 
 def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,7 @@ def test_a_training_that_fails_is_a_failed_trial() -> None:
     assert view.state == TrialState.FAIL
     assert view.failure is not None
     assert "Not trained" in view.failure and "out of patience" in view.failure
+    assert " of test_search.py)" in view.failure  # The line of the user's function.
 
 
 def test_a_training_that_diverges_is_a_failed_trial_and_the_study_goes_on() -> None:
