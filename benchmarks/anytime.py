@@ -27,6 +27,7 @@ from optuna_quant.samplers import strategies
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.space.tunable import Tunable
+from optuna_quant.tuning.strategies import needs_sensitivity
 
 
 STRATEGIES = ("auto", "conservative", "basic", "mse", "mse_v2", "hawq_v2")
@@ -185,7 +186,7 @@ def make_sampler(strategy: str, model: GeneratedModel) -> QuantSampler:
     """The sampler of a strategy, with sensitivities if it needs them."""
     make: Callable[..., QuantSampler] = strategies()[strategy]
     options = {}
-    if strategy in ("mse", "mse_v2", "hawq_v2"):
+    if needs_sensitivity(strategy):
         options["sensitivity"] = model.sensitivity
     return make(model.space, criterion=CRITERION, **options)
 

@@ -1,11 +1,15 @@
 """Run every strategy on the digits example, and put what it did into the pages.
 
 ``python docs/measure_strategies.py`` replaces what stands between ``<!-- figures -->`` and
-``<!-- end of figures -->`` on each page of a strategy and on their index.
+``<!-- end of figures -->`` on each page of a strategy and on their index. With names of strategies
+it measures these alone: their pages, and their rows of the index.
+
+The accuracies depend on the kind of processor: it says when that of the default is not the pages'.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,20 +114,61 @@ def measure(run: Run) -> Measured:
     return Measured(run, result, time.perf_counter() - start)
 
 
-def index_table(measured: list[Measured]) -> Iterator[str]:
-    """The lines of the table that compares the strategies."""
+def index_table(rows: Mapping[str, str], before: str) -> Iterator[str]:
+    """The lines of the table that compares the strategies.
+
+    Args:
+        rows:
+            The new rows, by how they begin.
+        before:
+            The index, from which the rows of other runs are kept.
+    """
     yield "| strategy | trials | answer | accuracy | ops in FP32 | seconds |"
     yield "| --- | ---: | --- | ---: | ---: | ---: |"
+    (table,) = _PLACE.findall(before)
+    for run in RUNS:
+        begin = _begin_of_row(run)
+        kept = (line for line in table.splitlines() if line.startswith(begin))
+        row = rows.get(begin) or next(kept, None)
+        if row is not None:
+            yield row
+
+
+def _begin_of_row(run: Run) -> str:
+    link = f"[{run.strategy}]({run.strategy}.md)"
+    return f"| {run.label.replace(run.strategy, link, 1)} | "
+
+
+def _row(found: Measured) -> str:
+    result = found.result
+    return (
+        f"{_begin_of_row(found.run)}{trials_used(result.study.trials)} | "
+        f"{'met' if result.met else 'not met'} | {result.metric:.4f} | "
+        f"{len(result.fallback_ops)} | {found.seconds:.1f} |"
+    )
+
+
+def warning_of_processor(measured: Iterable[Measured], page: str) -> str:
+    """Say that the default has another accuracy than on a page; empty if it has the same.
+
+    Args:
+        measured:
+            The runs. One in which the default was not tried says nothing.
+        page:
+            The text of a page of a strategy that tries the default.
+    """
+    (there,) = re.findall(r"^\| default \| \d+ \| ([\d.]+) \|$", page, re.MULTILINE)
     for found in measured:
-        result = found.result
-        name = found.run.label.replace(found.run.strategy, f"[{found.run.strategy}]", 1)
-        name = name.replace("]", f"]({found.run.strategy}.md)", 1)
-        ops = len(result.fallback_ops)
-        yield (
-            f"| {name} | {trials_used(result.study.trials)} | "
-            f"{'met' if result.met else 'not met'} | {result.metric:.4f} | {ops} | "
-            f"{found.seconds:.1f} |"
-        )
+        space = found.result.space
+        for trial in found.result.study.trials:
+            if trial.value is None or space.config_from_params(trial.params) != space.default():
+                continue
+            if f"{trial.value:.4f}" != there:
+                return (
+                    f"The default has the accuracy {trial.value:.4f} here, and {there} on the "
+                    "pages: another kind of processor. Measure on one like theirs, or all."
+                )
+    return ""
 
 
 def page_table(measured: list[Measured]) -> Iterator[str]:
@@ -163,7 +208,7 @@ def _sentence(found: Measured) -> str:
 
 
 def main() -> None:
-    """Measure, and write the pages: of the strategies that are named, or of all and the index."""
+    """Measure, and write the pages: of the strategies that are named, or of all."""
     wanted = set(sys.argv[1:])
     if unknown := wanted - {run.strategy for run in RUNS}:
         raise SystemExit(f"No run of {', '.join(sorted(unknown))} is in RUNS.")
@@ -175,7 +220,11 @@ def main() -> None:
         print(run.label, file=sys.stderr, flush=True)
         measured.append(measure(run))
     folder = DOCS / "strategies"
-    by_page = {} if wanted else {"index": index_table(measured)}
+    warning = warning_of_processor(measured, (folder / "basic.md").read_text())
+    if warning:
+        print(warning, file=sys.stderr)
+    rows = {_begin_of_row(found.run): _row(found) for found in measured}
+    by_page = {"index": index_table(rows, (folder / "index.md").read_text())}
     for run in runs:
         own = [found for found in measured if found.run.strategy == run.strategy]
         by_page[run.strategy] = page_table(own)

@@ -33,6 +33,7 @@ from optuna_quant.sequential import difficulty_levels
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.tuning.strategies import needs_sensitivity
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.05)
@@ -186,7 +187,7 @@ def sampler_of(
     **options: Any,
 ) -> QuantSampler:
     """The sampler of a strategy."""
-    if name in ("mse", "mse_v2", "hawq_v2"):
+    if needs_sensitivity(name):
         options["sensitivity"] = lambda config, ops: {op: backend.damage[op] for op in ops}
     if name in ("tpe", "bayesian"):
         options["n_startup_trials"] = 4

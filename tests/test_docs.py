@@ -30,7 +30,8 @@ STRATEGIES = DOCS / "strategies"
 
 sys.path.insert(0, str(DOCS))
 
-import run_pages  # noqa: E402 (it is no package)
+import measure_strategies  # noqa: E402 (it is no package)
+import run_pages  # noqa: E402
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
@@ -287,6 +288,50 @@ def test_strategy_has_a_page(strategy: str) -> None:
     assert f"(images/{strategy}.svg)" in text
     assert any(block.runs for block in run_pages.blocks(text))
     assert f"({strategy}.md)" in (STRATEGIES / "index.md").read_text()
+
+
+OPTUNAHUB = "optunahub/package/samplers/accuracy_aware_quantization/README.md"
+
+
+@pytest.mark.parametrize(
+    ("page", "place"),
+    [
+        ("docs/api.md", r"^\.\. autoclass:: optuna_quant\.samplers\.{cls}$"),
+        ("README.md", r"^\|[^|]*`{name}`[^|]*\|"),
+        ("docs/command_line.md", r"^{name} {{2,}}\w"),
+        ("docs/index.md", r"^strategies/{name}$"),
+        (OPTUNAHUB, r"`{cls}[`(]"),
+        ("docs/sensitivities.md", r"^\| `{kind}`.*\|[^|]*`{name}`[^|]*\|"),
+    ],
+)
+def test_strategies_are_on_the_pages_that_list_them(page: str, place: str) -> None:
+    text = (ROOT / page).read_text()
+    ours = {s: c for s, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
+    if "{kind}" in place:
+        ours = {s: cls for s, cls in ours.items() if cls.sensitivity_kind is not None}
+    assert len(ours) > 5
+    missing = []
+    for strategy, cls in ours.items():
+        kind = cls.sensitivity_kind
+        pattern = place.format(name=strategy, cls=cls.__name__, kind=kind and kind.value)
+        if not re.search(pattern, text, re.MULTILINE):
+            missing.append(strategy)
+    assert not missing
+
+
+def test_measuring_one_strategy_leaves_the_rows_of_the_others() -> None:
+    before = (STRATEGIES / "index.md").read_text()
+    rows = [line for line in before.splitlines() if re.match(r"\| \[.*\d \|$", line)]
+    assert len(rows) == len(measure_strategies.RUNS)
+    assert list(measure_strategies.index_table({}, before))[2:] == rows
+    new = "| [mse](mse.md) | 1 | met | 0.5 | 1 | 0.1 |"
+    changed = [new if row.startswith("| [mse](") else row for row in rows]
+    assert list(measure_strategies.index_table({"| [mse](mse.md) | ": new}, before))[2:] == changed
+    (mse,) = (row for row in rows if row.startswith("| [mse]("))
+    without = before.replace(f"{mse}\n", "")
+    assert (
+        list(measure_strategies.index_table({"| [mse](mse.md) | ": new}, without))[2:] == changed
+    )
 
 
 def test_pictures_are_up_to_date() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant._common.counts import check_count
+from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.base import TakesBatches
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._engine.requests import Evaluation
@@ -70,6 +71,8 @@ class MSEQuantSampler(BasicQuantSampler):
         **kwargs:
             See :class:`BasicQuantSampler`.
     """
+
+    sensitivity_kind = SensitivityKind.OP_ERROR
 
     # Whether the ranking depends on what is in fallback.
     _scores_again = True
@@ -180,6 +183,8 @@ class HAWQV2QuantSampler(MSEQuantSampler):
             See :class:`BasicQuantSampler`.
     """
 
+    sensitivity_kind = SensitivityKind.CURVATURE
+
     _scores_again = False
 
 
@@ -219,6 +224,8 @@ class MSEV2QuantSampler(MSEQuantSampler):
         ValueError:
             If ``confidence_batches`` is less than 1, or given and the sensitivity has no batches.
     """
+
+    sensitivity_kind = SensitivityKind.OUTPUT_ERROR
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.objective import show_measure
 from optuna_quant.samplers._engine.base import QuantSampler
@@ -130,6 +131,8 @@ class SurrogateQuantSampler(QuantSampler):
             If the table lacks an option of the space, ``min_gain`` is not above zero, the prior
             is about another model, or the blocks are something else.
     """
+
+    sensitivity_kind = SensitivityKind.BEST
 
     begins_from_studies = True
     """Whether a prior of an earlier study is used."""

@@ -39,16 +39,6 @@ QUANT_LEVELS = ("auto", 0, 1)
 # What tune() gives by itself.
 _GIVEN = ("space", "criterion", "seed", "costs", "prior")
 
-# What scores ops for a strategy that ranks them.
-_SENSITIVITY = {
-    "mse": SensitivityKind.OP_ERROR,
-    "mse_v2": SensitivityKind.OUTPUT_ERROR,
-    "hawq_v2": SensitivityKind.CURVATURE,
-}
-
-# Those that can do without: they learn from trials alone.
-_WITHOUT_SENSITIVITY = ("auto", "surrogate", "pareto")
-
 
 def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:
     """The name of the strategy that a user asks for.
@@ -139,11 +129,12 @@ def make_sampler(
     if kwargs.get("compat") == "inc2" and issubclass(cls, AutoQuantSampler):
         options = list(dict.fromkeys([*options, *sampler_options(BasicQuantSampler)]))
     factory = None
-    if strategy in _SENSITIVITY and "sensitivity" not in kwargs and given is None:
-        factory = _factory(backend, _SENSITIVITY[strategy])
+    kind = kind_used(strategy, kwargs)
+    if kind is not None and needs_sensitivity(strategy) and given is None:
+        factory = _factory(backend, kind)
         if factory is None:
             raise ValueError(
-                f"The strategy {strategy!r} needs {_lacking(backend, _SENSITIVITY[strategy])}; "
+                f"The strategy {strategy!r} needs {_lacking(backend, kind)}; "
                 "give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
                 "{op: score}."
             )
@@ -165,7 +156,7 @@ def make_sampler(
         own.setdefault("thorough", thorough)
     if given is not None:
         own["sensitivity"] = given
-    elif strategy in _WITHOUT_SENSITIVITY and "sensitivity" not in own:
+    elif kind == SensitivityKind.BEST:
         own["sensitivity"] = _best_sensitivity(backend, outputs)
     elif factory is not None:
         of_factory = {name: value for name, value in kwargs.items() if name in extra}
@@ -185,11 +176,19 @@ def kind_used(strategy: str, kwargs: Mapping[str, Any]) -> SensitivityKind | Non
         kwargs:
             Its options. If they have a ``sensitivity``, the backend makes none.
     """
-    if "sensitivity" in kwargs:
-        return None
-    if strategy in _WITHOUT_SENSITIVITY:
-        return SensitivityKind.BEST
-    return _SENSITIVITY.get(strategy)
+    return None if "sensitivity" in kwargs else strategies()[strategy].sensitivity_kind
+
+
+def needs_sensitivity(strategy: str) -> bool:
+    """Whether a strategy does nothing without sensitivities.
+
+    Those that use the best of a backend can do without: they learn from trials alone.
+
+    Args:
+        strategy:
+            The strategy's name.
+    """
+    return kind_used(strategy, {}) not in (None, SensitivityKind.BEST)
 
 
 def needs_of(strategy: str) -> str:

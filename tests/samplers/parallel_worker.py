@@ -31,6 +31,7 @@ from optuna_quant.space.space import TuningSpace
 from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.tuning.strategies import needs_sensitivity
 
 
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}
@@ -74,7 +75,7 @@ def sampler_of(
         space = make_space(4)
     if name in STAGED:
         options["when_blocked"] = when_blocked
-    if name in ("mse", "mse_v2", "hawq_v2", "surrogate"):
+    if needs_sensitivity(name) or name == "surrogate":
         options["sensitivity"] = sensitivity
     if name in ("tpe", "bayesian"):
         options["n_startup_trials"] = 4

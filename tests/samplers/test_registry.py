@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 
+from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import Plan
 from optuna_quant.samplers import Stage
@@ -17,6 +18,8 @@ from optuna_quant.samplers import _registry
 from optuna_quant.samplers import register_strategy
 from optuna_quant.samplers import strategies
 from optuna_quant.space.space import TuningSpace
+from optuna_quant.tuning.strategies import kind_used
+from optuna_quant.tuning.strategies import needs_sensitivity
 
 
 @pytest.fixture
@@ -41,6 +44,20 @@ def test_ours_are_known() -> None:
 
 def test_registered_class_is_found(half: type) -> None:
     assert strategies()["half_of_test_registry"] is half
+
+
+def test_the_class_says_whether_it_needs_sensitivities(half: type) -> None:
+    assert {name for name in strategies() if needs_sensitivity(name)} == {
+        "mse",
+        "mse_v2",
+        "hawq_v2",
+    }
+    half.sensitivity_kind = SensitivityKind.OP_ERROR  # type: ignore[attr-defined]
+    assert needs_sensitivity("half_of_test_registry")
+    assert kind_used("half_of_test_registry", {}) == SensitivityKind.OP_ERROR
+    assert kind_used("half_of_test_registry", {"sensitivity": len}) is None
+    half.sensitivity_kind = SensitivityKind.BEST  # type: ignore[attr-defined]
+    assert not needs_sensitivity("half_of_test_registry")
 
 
 def test_a_class_of_a_function_stays() -> None:

@@ -60,7 +60,7 @@ def library_metric(name: str) -> CorpusMetric | None:
         ImportError:
             If scikit-learn is needed for it and not installed.
     """
-    name = _ALIASES.get(name, name)
+    name = ALIASES.get(name, name)
     function = _functions().get(name)
     if function is None:
         return None
@@ -235,14 +235,20 @@ CLASS_METRICS = (
 )
 """Those whose labels are classes."""
 
-_ALIASES = {
+ALIASES: Mapping[str, str] = {
     "auc": "roc_auc",
     "auroc": "roc_auc",
     "map": "average_precision",
     "matthews_corrcoef": "mcc",
     "cohen_kappa": "kappa",
     "cross_entropy": "log_loss",
+    **{
+        f"{average}_{name}": f"{name}_{average}"
+        for name in ("f1", "precision", "recall")
+        for average in ("macro", "micro", "weighted")
+    },
 }
+"""Other names that are in use, and those that messages and results have instead."""
 
 
 def _functions() -> dict[str, _Function]:

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from optuna_quant._common.nearest import did_you_mean
+from optuna_quant.evaluation.metrics.library import ALIASES
 from optuna_quant.evaluation.metrics.library import library_metric
 from optuna_quant.evaluation.metrics.library import library_metric_names
 from optuna_quant.evaluation.metrics.objects import is_metric_object
@@ -159,10 +160,10 @@ def _named(given: str) -> SampleMetric | CorpusMetric:
     if top is None:
         others = library_metric_names()
         raise ValueError(
-            f"There is no metric {given!r}.{_meant(name, [*known, *others])} The metrics "
-            f"are: {', '.join(known)}, and top<K> for any K; with scikit-learn "
-            f"{', '.join(others)}. For any other, give a SampleMetric, or your own function as "
-            "evaluate."
+            f"There is no metric {given!r}.{_meant(name, [*known, *others, *ALIASES])} "
+            f"The metrics are: {', '.join(known)}, and top<K> for any K; with scikit-learn "
+            f"{', '.join(others)} (other names of these: {', '.join(ALIASES)}). For any other, "
+            "give a SampleMetric, or your own function as evaluate."
         )
     k = int(top[1])
     return SampleMetric(

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import ClassVar
 
 from optuna.logging import get_logger
 from optuna.samplers import BaseSampler
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.backends.base import SensitivityKind
     from optuna_quant.criteria import AccuracyCriterion
 
 
@@ -98,6 +100,10 @@ class QuantSampler(BaseSampler, abc.ABC):
         ValueError:
             If an argument is out of its range.
     """
+
+    sensitivity_kind: ClassVar[SensitivityKind | None] = None
+    """What scores ops for it, made by the backend unless a ``sensitivity`` is given; :obj:`None`
+    if it ranks no ops. It can do without the kind ``"best"``, and with no other."""
 
     def __init__(
         self,

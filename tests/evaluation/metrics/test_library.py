@@ -21,6 +21,7 @@ from optuna_quant import CorpusMetric
 from optuna_quant import TuningCriterion
 from optuna_quant import tune
 from optuna_quant.cli.parser import main
+from optuna_quant.evaluation.metrics.library import ALIASES
 from optuna_quant.evaluation.metrics.library import library_metric_names
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.objects import is_metric_object
@@ -192,6 +193,25 @@ def test_directions_and_names() -> None:
     assert as_metric_of("AUC").name == "roc_auc"
     with pytest.raises(ValueError, match="no metric 'f1_makro'. Did you mean 'f1_macro'?"):
         as_metric_of("f1_makro")
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_an_alias_is_the_metric_that_it_stands_for(alias: str, name: str) -> None:
+    assert alias not in library_metric_names()
+    assert as_metric_of(alias).name == as_metric_of(name).name == name
+
+
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+@pytest.mark.parametrize("name", ["f1", "precision", "recall"])
+def test_the_average_may_come_first(name: str, average: str) -> None:
+    usual = value(f"{name}_{average}", LOGITS, CLASSES)
+    assert value(f"{average} {name}", LOGITS, CLASSES) == usual
+
+
+def test_an_unknown_name_is_compared_with_aliases_and_the_error_names_them() -> None:
+    with pytest.raises(ValueError, match="no metric 'macro_f2'. Did you mean 'macro_f1'") as found:
+        as_metric_of("macro_f2")
+    assert all(alias in str(found.value) for alias in ALIASES)
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
