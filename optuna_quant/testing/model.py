@@ -164,10 +164,13 @@ class ModelTestCase(BackendFixtures):
         (tmp_path / "the same file").hardlink_to(path)
         model.save(path)
         saved = path.read_bytes()
-        assert saved != before
+        assert saved != before, (
+            "Nothing was written to exactly this path (np.savez appends .npz): write to an "
+            "io.BytesIO, and that with optuna_quant.backends.base.atomic_write."
+        )
         assert (tmp_path / "the same file").read_bytes() == before, (
             "The file was written over, and not replaced as a whole: its readers meanwhile "
-            "finds a part of it. optuna_quant.backends.base.atomic_write does it right."
+            "find a part of it. optuna_quant.backends.base.atomic_write does it right."
         )
         model.save(str(path))
         assert path.read_bytes() == saved
