@@ -12,6 +12,7 @@ from optuna_quant.costs import CountsCosts
 from optuna_quant.costs import HasCostConditions
 from optuna_quant.costs import MeasuresCosts
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.lacks import lacks
 
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class CostsTestCase(BackendFixtures):
         """What the configurations of the default space cost."""
         if isinstance(backend, MeasuresCosts):
             return backend.costs(space)
-        assert isinstance(backend, CountsCosts), "It neither measures nor counts costs."
+        assert isinstance(backend, CountsCosts), lacks(backend, CountsCosts)
         return backend.counted_costs(space)
 
     def test_each_option_has_a_cost(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import inspect
 from pathlib import Path
 from typing import Any
 
 from fake_backend import FakeBackend
+from fake_backend import FakeModel
 from fake_backend import fake_data
 import numpy as np
 import pytest
@@ -23,8 +25,12 @@ from optuna_quant import tune
 from optuna_quant.backends.base import Sensitivity
 from optuna_quant.backends.base import SensitivityFactory
 from optuna_quant.backends.base import SensitivityKind
+from optuna_quant.data.inputs import InputSpec
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study.errors import BaselineError
 from optuna_quant.testing import BackendTestCase
+from optuna_quant.testing import CalibrationTestCase
 from optuna_quant.testing import CostsTestCase
 from optuna_quant.testing import ModelTestCase
 from optuna_quant.testing.sensitivity import SensitivityTestCase
@@ -76,7 +82,9 @@ def test_best_sensitivity_that_raises_fails_its_tests() -> None:
     case = SensitivityTestCase()
     configs = {"default": WholeBackend().tuning_space().default()}
     with pytest.raises(pytest.fail.Exception, match=r"another shape.*must be None"):
-        make = case.make_sensitivity.__wrapped__(case, SensitivityKind.BEST, lambda: Scored(fails))
+        make = inspect.unwrap(SensitivityTestCase.make_sensitivity)(
+            case, SensitivityKind.BEST, lambda: Scored(fails)
+        )
         case.test_each_op_has_a_score(make, configs)
 
 
@@ -133,3 +141,121 @@ def test_table_of_sizes_that_is_off_is_told_the_recipe() -> None:
         CostsTestCase().test_sizes_are_those_of_the_models(
             backend.costs(space), backend, {"FP32": space.fp32()}
         )
+
+
+class Built(FakeBackend):
+    """A backend with a model of the test's."""
+
+    def __init__(self, **members: Any) -> None:
+        super().__init__(DAMAGE)
+        self._members = members
+
+    def quantize(self, config: QuantConfig) -> Any:
+        model = super().quantize(config)
+        kind = type("Own", (type(model),), self._members)
+        return kind(model.config, model.accuracy, model.fingerprint)
+
+
+def test_inputs_may_be_described_as_numpy_reads_them() -> None:
+    spec = InputSpec("x", np.float64, [None, 1])  # type: ignore[arg-type]
+    assert spec == InputSpec("x", np.dtype(np.float64), (None, 1))
+    assert searched(Built(inputs=(spec,))).met
+
+
+def one_array(self: FakeModel, feed: Mapping[str, Any], outputs: Any = None) -> Any:
+    return np.ones((len(feed["x"]), 2))
+
+
+def by_name(self: FakeModel, feed: Mapping[str, Any], outputs: Any = None) -> Any:
+    return {"logits": np.ones((len(feed["x"]), 2))}
+
+
+@pytest.mark.parametrize(("run", "given"), [(one_array, "ndarray"), (by_name, "dict")])
+def test_run_of_another_form_is_named(run: Callable[..., Any], given: str) -> None:
+    with pytest.raises(Exception, match=rf"{run.__name__}\(\) must return a list.*a {given}"):
+        searched(Built(run=run))
+
+
+def test_outputs_that_are_a_string_are_named() -> None:
+    with pytest.raises(TypeError, match=r"Own.outputs must be a sequence of names"):
+        searched(Built(outputs="logits"))
+    model = Built(outputs="logits").quantize(QuantConfig({}))
+    with pytest.raises(AssertionError, match="not the string"):
+        ModelTestCase().test_outputs_have_names(model)
+
+
+def test_inputs_of_another_form_are_named() -> None:
+    with pytest.raises(TypeError, match=r"Own.inputs must be .*InputSpec, but has a str"):
+        searched(Built(inputs=("x",)))
+
+
+class Runtime(FakeBackend):
+    """A backend that gives its runtime's own object in the place of a model."""
+
+    def quantize(self, config: QuantConfig) -> Any:
+        return lambda x: x
+
+
+def test_the_runtimes_own_model_is_refused() -> None:
+    said = r"Runtime.quantize\(\) must return .*Model, but returned a function, which lacks inputs"
+    with pytest.raises(TypeError, match=said):
+        searched(Runtime(DAMAGE))
+    with pytest.raises(BaselineError, match=said):
+        searched(Runtime(DAMAGE), data=None, evaluate=lambda model: 1.0)
+
+
+def test_costs_of_another_form_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Counts(FakeBackend):
+        def counted_costs(self, space: TuningSpace) -> Any:
+            return {"size": {}}
+
+    tuning = TuningCriterion(objective="size")
+    tune(backend=Counts(DAMAGE), data=fake_data(100), tuning_criterion=tuning)
+    assert (
+        "counted_costs() must return optuna_quant.costs.Costs, but returned a dict" in caplog.text
+    )
+
+
+def test_executed_of_another_form_is_named() -> None:
+    class Tells(FakeBackend):
+        def executed(self, config: QuantConfig) -> Any:
+            return dict.fromkeys(config.ops, "kernel")
+
+    with pytest.raises(TypeError, match=r"Tells.executed\(\) must return .*OpRuns, but has a str"):
+        searched(Tells(DAMAGE)).report()
+
+
+class Half(FakeBackend):
+    """It shares its calibration in part."""
+
+    def is_calibrated(self) -> bool:
+        return True
+
+
+def test_half_of_a_protocol_is_told() -> None:
+    missing = "calibration_key, export_calibration, import_calibration"
+    with pytest.warns(UserWarning, match=rf"Half has is_calibrated, calibrate but not {missing}"):
+        searched(Half(DAMAGE))
+    with pytest.raises(AssertionError, match=rf"is no SharesCalibration: it lacks {missing}"):
+        inspect.unwrap(CalibrationTestCase.sharing)(CalibrationTestCase(), lambda: Half(DAMAGE))()
+
+
+def test_what_is_always_calibrated_fails_its_tests() -> None:
+    class Always(WholeBackend):
+        def is_calibrated(self) -> bool:
+            return True
+
+    with pytest.raises(AssertionError, match="calibrated from the start"):
+        CalibrationTestCase().test_it_says_that_it_is_not_calibrated(Always)
+
+
+def test_outputs_of_another_type_than_in_fp32_fail() -> None:
+    def run(self: FakeModel, feed: Mapping[str, Any], outputs: Any = None) -> Any:
+        kind = np.float64 if self.config.quantized_ops else np.float32
+        return [np.ones((len(feed["x"]), 2), kind)]
+
+    backend = Built(run=run)
+    space = backend.tuning_space()
+    configs = {"FP32": space.fp32(), "default": space.default()}
+    with pytest.raises(AssertionError, match="other types than in FP32"):
+        ModelTestCase().test_models_of_all_options_run(backend, configs, {"x": np.ones((2, 1))})
