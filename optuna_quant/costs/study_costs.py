@@ -206,18 +206,27 @@ class StudyCosts:
         if not isinstance(self._backend, CountsCosts):
             return frozenset(), _UNKNOWN
         try:
-            return frozenset(self._backend.counted_costs(self._space).tables), ""
+            return frozenset(self._counted().tables), ""
         except Exception as error:
             return frozenset(), f"{type(error).__name__}: {error}"
 
     def _count(self, study: optuna.Study) -> str:
-        assert isinstance(self._backend, CountsCosts)
         if self.has_samples:
             self._before(study)
         try:
-            return self._backend.counted_costs(self._space).dumps()
+            return self._counted().dumps()
         except Exception as error:
             return json.dumps({"failed": f"{type(error).__name__}: {error}"})
+
+    def _counted(self) -> Costs:
+        assert isinstance(self._backend, CountsCosts)
+        found: object = self._backend.counted_costs(self._space)
+        if not isinstance(found, Costs):
+            raise TypeError(
+                f"{type(self._backend).__name__}.counted_costs() must return "
+                f"optuna_quant.costs.Costs, but returned a {type(found).__name__}."
+            )
+        return found
 
     def take_over(self, study: optuna.Study, earlier: optuna.Study) -> bool:
         """Keep what an earlier study has measured, if measuring here would give the same.

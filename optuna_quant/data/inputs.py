@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from typing import Any
 
-
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,8 @@ class InputSpec:
         name:
             Name of the input.
         dtype:
-            Element type; ``object`` for strings.
+            Element type, or what NumPy makes one of, such as ``np.float32``; ``object`` for
+            strings.
         shape:
             Size of each axis; a name, or None, where the size is dynamic. None if even the number
             of axes is unknown.
@@ -28,6 +26,11 @@ class InputSpec:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...] | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        if self.shape is not None:
+            object.__setattr__(self, "shape", tuple(self.shape))
 
     def __str__(self) -> str:
         if self.shape is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ class SampleRunner:
             count = self.fixed
         given |= self.constants.feed(1 if whole else count)
         try:
-            return list(self.run(given, list(self.outputs)))
+            found = self.run(given, list(self.outputs))
         except Exception as error:
             if count == 1 or self.constants.are_numbers:
                 raise
@@ -169,6 +170,26 @@ class SampleRunner:
                 f"The model fails on {count} samples at once: {error} The constant inputs "
                 f"({names}) may fit a single sample only: try batch_size=1 (--batch-size 1)."
             ) from error
+        return self._listed(found)
+
+    def _listed(self, found: object) -> list[Any]:
+        """What a run gives.
+
+        Raises:
+            TypeError:
+                If it is no array for each output.
+        """
+        # An array could be taken apart along its first axis, and a mapping into names.
+        given = type(found).__name__
+        if isinstance(found, Iterable) and not isinstance(found, np.ndarray | Mapping):
+            arrays = list(found)
+            if len(arrays) == len(self.outputs):
+                return arrays
+            given += f" of {len(arrays)}"
+        raise TypeError(
+            f"{getattr(self.run, '__qualname__', 'run')}() must return a list with an array for "
+            f"each output ({', '.join(self.outputs)}), but returned a {given}."
+        )
 
 
 @dataclass(frozen=True)

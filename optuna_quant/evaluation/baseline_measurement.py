@@ -12,6 +12,7 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant.backends.base import native_of
+from optuna_quant.evaluation.backend_checks import check_built
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.function import GivenScores
 from optuna_quant.evaluation.sampled import measure_baseline
@@ -138,6 +139,7 @@ class BaselineMeasurement:
         model: Model | None = None
         try:
             model = built = setup.backend.quantize(setup.fp32)
+            check_built(setup.backend, built)
             returned, population = self._guarded.run(
                 trial,
                 lambda check: self._evaluate(trial, built, check),

@@ -83,11 +83,31 @@ def signature_of_models(backend: Backend, space: TuningSpace) -> dict[str, str]:
     """What the models of a backend depend on, by part; ``"model"`` is among them.
 
     The versions of algorithms of weights alone are not, where the space has no such options.
+
+    Raises:
+        TypeError:
+            If the backend's signature is no mapping of strings to strings.
     """
-    own = dict(backend.signature()) if isinstance(backend, HasSignature) else {}
+    own = _own_signature(backend) if isinstance(backend, HasSignature) else {}
     if not any(o.mode == "weight_only" for t in space.tunables for o in t.options):
         own.pop(_ALGORITHMS, None)
     return {"model": backend.fingerprint(space.fp32()), **own}
+
+
+def _own_signature(backend: HasSignature) -> dict[str, str]:
+    """What a backend says of itself; a study can keep text alone."""
+    found: object = backend.signature()
+    who = f"{type(backend).__name__}.signature()"
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{who} must give a mapping of strings, not {type(found).__name__}.")
+    for part, text in found.items():
+        if not isinstance(part, str) or not isinstance(text, str):
+            wrong = text if isinstance(part, str) else part
+            raise TypeError(
+                f"{who} must give strings by name, but the part {part!r} is of the type "
+                f"{type(wrong).__name__}: {wrong!r}."
+            )
+    return dict(found)
 
 
 def check_models(study: optuna.Study, signature: Mapping[str, str]) -> None:

@@ -215,7 +215,9 @@ class BackendTestCase(BackendFixtures):
         if not isinstance(one, HasSignature) or not isinstance(other, HasSignature):
             pytest.skip("The backend has no signature.")
         found = one.signature()
-        assert all(isinstance(text, str) for part in found.items() for text in part)
+        wrong = {k: type(v).__name__ for k, v in found.items() if not isinstance(v, str)}
+        assert not wrong, f"The signature must have strings, but these are none: {wrong}."
+        assert all(isinstance(part, str) for part in found), f"Names must be strings: {found}."
         assert found == other.signature(), "The signature must be the same in every process."
 
     def test_files_are_there(self, backend: Backend) -> None:

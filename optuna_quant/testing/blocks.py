@@ -8,6 +8,7 @@ import pytest
 
 from optuna_quant.backends.base import HasBlocks
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.lacks import lacks
 
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class BlocksTestCase(BackendFixtures):
     @pytest.fixture
     def blocks(self, backend: Backend) -> Sequence[Block]:
         """The blocks."""
-        assert isinstance(backend, HasBlocks), "It does not know blocks."
+        assert isinstance(backend, HasBlocks), lacks(backend, HasBlocks)
         found = backend.blocks()
         assert found, "The model has no blocks; use one that has some for this test."
         return found

@@ -11,6 +11,7 @@ from optuna_quant.backends.base import Backend
 from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.backends.base import SharesCalibration
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.lacks import lacks
 
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class CalibrationTestCase(BackendFixtures):
 
         def make() -> SharingBackend:
             backend = make_backend()
-            assert isinstance(backend, SharesCalibration), "It does not share its calibration."
+            assert isinstance(backend, SharesCalibration), lacks(backend, SharesCalibration)
             backend.tuning_space()
             return backend
 
@@ -46,6 +47,22 @@ class CalibrationTestCase(BackendFixtures):
         exported = backend.export_calibration()
         backend.calibrate()
         assert backend.export_calibration() == exported
+
+    def test_it_says_that_it_is_not_calibrated(
+        self, sharing: Callable[[], SharingBackend]
+    ) -> None:
+        backend = sharing()
+        options = [o for t in backend.tuning_space().tunables for o in t.options]
+        if not isinstance(backend, PreviewsCalibration) or not any(
+            option.mode == "static" for option in options
+        ):
+            pytest.skip("It does not show its data, or no option needs them.")
+        if backend.calibration_preview(1) is None:
+            pytest.skip("The backend has no calibration data.")
+        assert not backend.is_calibrated(), (
+            "It has data to calibrate with but is calibrated from the start, so each worker would "
+            "do that for itself."
+        )
 
     def test_key_is_the_same_each_time(self, sharing: Callable[[], SharingBackend]) -> None:
         one, other = sharing(), sharing()

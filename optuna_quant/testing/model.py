@@ -76,6 +76,9 @@ class ModelTestCase(BackendFixtures):
         assert list(model.outputs) == list(fp32.outputs)
 
     def test_outputs_have_names(self, model: Model) -> None:
+        assert not isinstance(model.outputs, str), (
+            f"outputs must be a sequence of names, not the string {model.outputs!r}."
+        )
         names = list(model.outputs)
         assert names
         assert all(isinstance(name, str) for name in names)
@@ -95,6 +98,10 @@ class ModelTestCase(BackendFixtures):
             found = [np.asarray(y) for y in backend.quantize(config).run(feed)]
             shapes = [y.shape for y in found], [y.shape for y in expected]
             assert shapes[0] == shapes[1], f"{what}: the outputs have other shapes than in FP32."
+            types = [y.dtype for y in found], [y.dtype for y in expected]
+            assert types[0] == types[1], (
+                f"{what}: the outputs have other types than in FP32: {types[0]}, not {types[1]}."
+            )
 
     def test_samples_of_a_batch_have_no_influence_on_each_other(
         self,
@@ -164,10 +171,13 @@ class ModelTestCase(BackendFixtures):
         (tmp_path / "the same file").hardlink_to(path)
         model.save(path)
         saved = path.read_bytes()
-        assert saved != before
+        assert saved != before, (
+            "Nothing was written to exactly this path (np.savez appends .npz): write to an "
+            "io.BytesIO, and that with optuna_quant.backends.base.atomic_write."
+        )
         assert (tmp_path / "the same file").read_bytes() == before, (
             "The file was written over, and not replaced as a whole: its readers meanwhile "
-            "finds a part of it. optuna_quant.backends.base.atomic_write does it right."
+            "find a part of it. optuna_quant.backends.base.atomic_write does it right."
         )
         model.save(str(path))
         assert path.read_bytes() == saved

@@ -9,6 +9,7 @@ import pytest
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.base import SharesParts
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.lacks import lacks
 
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class PartsTestCase(BackendFixtures):
         kept = _Kept()
         alone, one, other = make_backend(), make_backend(), make_backend()
         for backend in (one, other):
-            assert isinstance(backend, SharesParts), "It does not share parts."
+            assert isinstance(backend, SharesParts), lacks(backend, SharesParts)
             backend.share_parts(kept)
         expected = {what: alone.fingerprint(config) for what, config in every_option.items()}
         assert {w: one.fingerprint(config) for w, config in every_option.items()} == expected
@@ -57,7 +58,7 @@ class PartsTestCase(BackendFixtures):
         kept = _Kept()
         one, other = make_backend(), make_backend()
         for backend in (one, other):
-            assert isinstance(backend, SharesParts), "It does not share parts."
+            assert isinstance(backend, SharesParts), lacks(backend, SharesParts)
             backend.share_parts(kept)
         expected = {what: one.fingerprint(config) for what, config in every_option.items()}
         kept.parts = {name: data[:-7] for name, data in kept.parts.items()}

@@ -16,6 +16,7 @@ from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.base import TakesBatches
 from optuna_quant.backends.base import TakesSamples
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.lacks import lacks
 from optuna_quant.testing.same import are_same
 from optuna_quant.testing.told import told
 
@@ -42,13 +43,20 @@ def _check(scores: Mapping[str, float], ops: Sequence[str], what: str) -> None:
 
 def _made(backend: Backend, kind: SensitivityKind) -> Sensitivity:
     """The sensitivity of a kind; where there is none, the test is skipped."""
-    assert isinstance(backend, OffersSensitivities), "It offers no sensitivities."
+    assert isinstance(backend, OffersSensitivities), lacks(backend, OffersSensitivities)
     factory = backend.sensitivities().get(kind)
     if factory is None:
         pytest.skip(f"The backend has no sensitivity of the kind {kind}.")
     try:
         found = factory(outputs=None)
-    except (ImportError, ValueError) as error:  # Without data to score with.
+    except ImportError as error:
+        pytest.skip(str(error))
+    except ValueError as error:  # Without data to score with.
+        if kind == SensitivityKind.BEST:
+            pytest.fail(
+                f"{kind} raises {error!r}, so that a search does without. Where there is nothing "
+                "to score with, it must be None."
+            )
         pytest.skip(str(error))
     if found is None:
         assert kind == SensitivityKind.BEST, (

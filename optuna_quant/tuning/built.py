@@ -13,6 +13,7 @@ from typing import Any
 from optuna_quant._common.notebook_table import notebook_table
 from optuna_quant._common.printable import listed
 from optuna_quant.backends.base import original_of
+from optuna_quant.evaluation.backend_checks import executed_of
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.left_out import shown_bytes
@@ -84,7 +85,7 @@ class BuiltModel:
     @cached_property
     def executed(self) -> Mapping[str, ExecutedOp]:
         """What the runtime executes for each op; the runtime is asked once, when this is read."""
-        return self.backend.executed(self.config)
+        return executed_of(self.backend, self.config)
 
     @cached_property
     def is_quantized(self) -> bool:

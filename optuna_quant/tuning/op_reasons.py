@@ -16,6 +16,7 @@ from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import show_measure
+from optuna_quant.evaluation.backend_checks import executed_of
 from optuna_quant.samplers._models.explanation_text import COST
 from optuna_quant.samplers._models.explanation_text import NOT_ALLOWED
 from optuna_quant.samplers._models.explanation_text import OPEN
@@ -186,7 +187,7 @@ class OpReasons:
             return ""
         option = tunable.quantized[0]
         try:
-            runs = op_runs(backend.executed(tunable.set(config, option)), op)
+            runs = op_runs(executed_of(backend, tunable.set(config, option)), op)
         except Exception:  # A runtime that cannot be asked is no error: then nothing is known.
             return ""
         if runs_as_asked(option, runs) is not False:

@@ -17,6 +17,7 @@ from optuna_quant.backends.base import original_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.worth import is_better
+from optuna_quant.evaluation.backend_checks import executed_of
 from optuna_quant.samplers._models.explanation_text import COST
 from optuna_quant.samplers._models.explanation_text import NOT_ALLOWED
 from optuna_quant.samplers._models.explanation_text import OPEN
@@ -254,7 +255,7 @@ class Outcome:
     @cached_property
     def executed(self) -> Mapping[str, ExecutedOp] | None:
         """What the runtime executes of the model; the runtime is asked once."""
-        return None if self.config is None else self.backend.executed(self.config)
+        return None if self.config is None else executed_of(self.backend, self.config)
 
     @cached_property
     def known_executed(self) -> Mapping[str, ExecutedOp]:

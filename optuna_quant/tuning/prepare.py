@@ -24,6 +24,9 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.loaders import kept_in_memory
+from optuna_quant.evaluation.backend_checks import check_built
+from optuna_quant.evaluation.backend_checks import check_described
+from optuna_quant.evaluation.backend_checks import warn_of_half_written
 from optuna_quant.evaluation.batches import batches_of
 from optuna_quant.evaluation.batches import warn_of_batches
 from optuna_quant.evaluation.data_checks import warn_of_data
@@ -125,6 +128,8 @@ def prepare(request: TuneOptions) -> TuningRun:
     )
     spaces = _spaces(request, strategy, tuning, space_of(backend, request.quantization))
     space = spaces[0]
+    if request.backend is not None:
+        warn_of_half_written(backend)
     fitted = _fitted(request, measure, held_out, backend=backend, space=space)
     costs = request.search.costs
     given_costs = None if costs is None else as_costs(costs, space)
@@ -396,6 +401,9 @@ def _fitted(
     split, outputs = None, None
     on_data = any(isinstance(each, DataEvaluation) for each in (measure, held_out))
     fp32 = backend.quantize(space.fp32()) if on_data else None
+    if fp32 is not None:
+        check_built(backend, fp32)
+        check_described(fp32)
     fraction = as_fraction(request.evaluation.holdout)
     if fraction is not None:
         if isinstance(measure, DataEvaluation):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from optuna_quant.evaluation.backend_checks import check_built
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.tuning.built import BuiltModel
 from optuna_quant.tuning.built import without_quantization
@@ -116,6 +117,7 @@ def quantize(
         check_config(given, capability)
         chosen = with_recipes(given, capability)
     built = backend.quantize(chosen)
+    check_built(backend, built)
     fp32 = backend.quantize(without_quantization(chosen))
     own = {"inputs": inputs, "transform": request.evaluation.transform}
     result = BuiltModel(

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna.logging import get_logger
-
 from optuna_quant._common.nearest import did_you_mean
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.base import HasBlocks
 from optuna_quant.backends.base import OffersSensitivities
 from optuna_quant.backends.base import SensitivityKind
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from optuna_quant.space.blocks import Block
     from optuna_quant.space.space import TuningSpace
 
-
-_logger = get_logger(__name__)
 
 QUANT_LEVELS = ("auto", 0, 1)
 
@@ -231,7 +228,11 @@ def _best_sensitivity(
     try:
         return factory(outputs=outputs)
     except ValueError as error:
-        _logger.info(f"Sensitivities are learned from trials alone: {error}")
+        # None says that there are no samples; an error is none of the usual cases.
+        warn_user(
+            "The backend's best sensitivity cannot be made, so the search learns from trials "
+            f"alone: {error}"
+        )
         return None
 
 

@@ -11,6 +11,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
+
 from optuna_quant import _optuna
 from optuna_quant.backends.base import CountsPasses
 from optuna_quant.backends.base import ScoresTogether
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
 
+
+_logger = get_logger(__name__)
 
 _KEPT = rf"optuna_quant:({record.OPTION_SCORES}:[0-9a-f]{{16}})"
 
@@ -74,6 +78,7 @@ class OptionSensitivityCache:
         self._table = table
         self._sensitivity = sensitivity
         self._monitor = LeaseMonitor()
+        self._has_warned = False
         self._found: dict[str, OptionScores] = {}
         self._configs: dict[tuple[str, ...], list[QuantConfig]] = {}
 
@@ -133,6 +138,8 @@ class OptionSensitivityCache:
             found = [check_scores(each, ops) for each in scored]
         else:
             found = score_options(sensitivity, configs, ops)
+        if not self._has_warned:
+            self._has_warned = _warn_of_negative(found)
         scores: dict[str, dict[str, float]] = {op: {} for op in ops}
         for config, of_config in zip(configs, found, strict=True):
             for op in ops:
@@ -145,6 +152,18 @@ class OptionSensitivityCache:
             counted = float(sensitivity.passes(len(configs)))
         kept = {"scores": scores, "passes": counted, "of_weights": dict(of_weights)}
         return json.dumps(kept).encode()
+
+
+def _warn_of_negative(found: Sequence[Mapping[str, float]]) -> bool:
+    """Say that a sensitivity has scores below 0, which are taken for 0; whether it has any."""
+    negative = {op: score for scores in found for op, score in scores.items() if score < 0}
+    if negative:
+        op, score = min(negative.items(), key=lambda item: item[1])
+        _logger.warning(
+            f"Scores of the sensitivity are negative (least {score:g}, of {op!r}). They count as "
+            "0, as if quantizing these ops lost nothing: scores must not be negative."
+        )
+    return bool(negative)
 
 
 def kept_scores(study: optuna.Study) -> list[OptionScores]:
