@@ -43,6 +43,10 @@ _FLOAT = frozenset(
         "mm",
     }
 )
+_OF_FLOAT_WEIGHTS = frozenset(
+    {"linear", "_linear_pointwise", "_mkl_linear", "mm", "addmm", "matmul"}
+)
+"""The kernels of Linear layers that take weights in floats; packed weights have their own."""
 
 
 def executed_kernels(program: LoweredProgram) -> dict[str, OpRuns]:
@@ -91,6 +95,10 @@ def _runs(kernel: str, mode: str) -> OpRuns:
     note = ""
     if mode in ("static", "dynamic") and not is_integer:
         note = "computes in floats what integers would give"
+    elif mode == "bf16":
+        note = "computes in bf16"
+    elif mode == "weight_only" and kernel.partition(".")[2] in _OF_FLOAT_WEIGHTS:
+        note = "its weight becomes floats at each run: PyTorch has no kernel for this form of it"
     return OpRuns(kernel, is_integer, note)
 
 

@@ -92,8 +92,10 @@ def test_weights_of_few_bits_have_kernels_of_their_own() -> None:
     assert {runs.kernel for runs in found.values()} == {"aten._weight_int8pack_mm"}
     found = it.backend.executed(it.config("weight_only w=int4/asym/per_group=32/rtn"))
     assert found["a"].kernel == "aten._weight_int4pack_mm_for_cpu"
+    assert found["a"].note == ""
     # Its ten outputs are too few for the kernel.
     assert found["c"].kernel == "mkldnn._linear_pointwise"
+    assert found["c"].note.startswith("its weight becomes floats at each run")
 
 
 @pytest.mark.slow  # Compiles.
