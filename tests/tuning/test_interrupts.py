@@ -51,7 +51,7 @@ def search(backend: CostedBackend, storage: optuna.storages.BaseStorage, **given
 
 def test_an_interrupt_while_costs_are_measured_has_a_result() -> None:
     storage, backend = optuna.storages.InMemoryStorage(), Interrupted(DAMAGE, TIMES)
-    with pytest.raises(TuningInterrupted, match="no model that meets it") as raised:
+    with pytest.raises(TuningInterrupted, match="no model that meets the criterion") as raised:
         search(backend, storage)
     result = raised.value.result
     assert result is not None

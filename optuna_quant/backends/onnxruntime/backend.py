@@ -169,9 +169,10 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
         requested = requested_recipes(recipes)
         sizes = checked_sizes(calibration_sizes)
         found, providers = find_target(profile, providers)
-        if not inspect_only:
-            check_has_data(approach or (None if profile.forms else "dynamic"), calibration_data)
+        needed_for = approach or (None if profile.forms else "dynamic")
         if isinstance(model, ModuleToExport):
+            if not inspect_only:
+                check_has_data(needed_for, calibration_data)
             expected = model.expected_inputs()
             if expected is not None:
                 reader = SampleReader(lambda: expected, inputs=inputs, transform=transform)
@@ -199,6 +200,8 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             batch_size=calibration_batch_size,
             sizes=sizes,
         )
+        if not inspect_only:
+            check_has_data(needed_for, calibration_data)
         parts = BackendParts(
             opened,
             samples,

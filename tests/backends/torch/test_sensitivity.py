@@ -287,11 +287,14 @@ def test_scores_depend_on_the_seed_alone() -> None:
     config = all_ops(backend, STATIC)
     ops = list(config.ops)
     one = backend.gradient_sensitivity(seed=1)(config, ops)
-    assert again.gradient_sensitivity(seed=1)(config, ops) == one
-    assert backend.gradient_sensitivity(seed=2)(config, ops) != one
+    # PyTorch's sums of the same numbers differ in their last bits with where these are in memory.
+    assert again.gradient_sensitivity(seed=1)(config, ops) == pytest.approx(one, rel=1e-5)
+    assert backend.gradient_sensitivity(seed=2)(config, ops) != pytest.approx(one, rel=1e-5)
     first = backend.hessian_sensitivity(seed=1, probes=8, tolerance=0)(config, ops)
-    assert again.hessian_sensitivity(seed=1, probes=8, tolerance=0)(config, ops) == first
-    assert backend.hessian_sensitivity(seed=2, probes=8, tolerance=0)(config, ops) != first
+    second = again.hessian_sensitivity(seed=1, probes=8, tolerance=0)(config, ops)
+    assert second == pytest.approx(first, rel=1e-5)
+    other = backend.hessian_sensitivity(seed=2, probes=8, tolerance=0)(config, ops)
+    assert other != pytest.approx(first, rel=1e-5)
 
 
 def test_small_pieces_give_the_same_errors(monkeypatch: pytest.MonkeyPatch) -> None:
