@@ -35,6 +35,7 @@ _logger = get_logger(__name__)
 
 _FILE = "model.onnx"
 _OF_TORCH = (".pt", ".pth", ".pt2", ".safetensors")
+_OF_ONNX = ".onnx"
 
 
 OtherFiles: TypeAlias = "Mapping[str, str | os.PathLike[str]]"
@@ -72,8 +73,9 @@ def check_output(
     problem = None
     if file.is_dir() or os.fspath(path).endswith(("/", os.sep)):
         problem = f"it is a directory; give a file in it, such as {str(file / _FILE)!r}"
-    elif what == "output" and file.suffix in _OF_TORCH and file.suffix not in endings:
-        kind, ending = ("PyTorch's programs", endings[0]) if endings else ("ONNX", ".onnx")
+    elif what == "output" and _is_of_another(file.suffix, endings):
+        ending = endings[0] if endings else _OF_ONNX
+        kind = f"files that end with {ending!r}" if endings else "ONNX"
         problem = f"models are saved as {kind}; give {str(file.with_suffix(ending))!r}"
     elif file.exists() and not file.is_file():
         problem = "it exists and is not an ordinary file"
@@ -90,6 +92,11 @@ def check_output(
     if problem is not None:
         raise ValueError(f"The {what} {str(file)!r} cannot be written: {problem}.")
     return file
+
+
+def _is_of_another(suffix: str, endings: Sequence[str]) -> bool:
+    """Whether an ending promises another form of file than what the backend writes."""
+    return suffix in (*_OF_TORCH, *([_OF_ONNX] if endings else [])) and suffix not in endings
 
 
 def files_of(backend: Backend) -> Mapping[str, Path]:

@@ -999,6 +999,8 @@ def test_output_is_checked(tmp_path: Path) -> None:
         check_output(tmp_path)
     with pytest.raises(ValueError, match=r"it is a directory; .* such as '.*new/model.onnx'"):
         check_output(f"{tmp_path}/new/")
+    with pytest.raises(ValueError, match=r"as files that end with '\.npz'; give '.*new\.npz'"):
+        check_output(tmp_path / "new.onnx", endings=(".npz",))
     with pytest.raises(ValueError, match=r"models are saved as ONNX; give '.*new.onnx'"):
         check_output(tmp_path / "new.pt")
     with pytest.raises(ValueError, match=r"The report .* cannot be written: there is no direc"):
