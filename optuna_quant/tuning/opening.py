@@ -82,15 +82,22 @@ class StudyOpener:
     batches: Batches | None
 
     def open(self, storage: BaseStorage, study_name: str | None) -> optuna.Study:
-        with without_creation_line():
-            return optuna.create_study(
-                storage=storage,
-                study_name=study_name,
-                direction=self.direction,
-                sampler=self.sampler,
-                pruner=NopPruner(),
-                load_if_exists=study_name is not None,
-            )
+        for attempts_left in reversed(range(MOST_RENEWALS)):
+            try:
+                with without_creation_line():
+                    return optuna.create_study(
+                        storage=storage,
+                        study_name=study_name,
+                        direction=self.direction,
+                        sampler=self.sampler,
+                        pruner=NopPruner(),
+                        load_if_exists=study_name is not None,
+                    )
+            except KeyError:
+                # Another process has put a new one in its place since its name was looked up.
+                if study_name is None or not attempts_left:
+                    raise
+        raise AssertionError("unreachable")
 
     def fitting(
         self, study: optuna.Study, objective: QuantObjective, storage: Storage
