@@ -35,7 +35,7 @@ _logger = get_logger(__name__)
 
 _FILE = "model.onnx"
 _OF_TORCH = (".pt", ".pth", ".pt2", ".safetensors")
-_OF_ONNX = ".onnx"
+_USUAL = ".onnx"
 
 
 OtherFiles: TypeAlias = "Mapping[str, str | os.PathLike[str]]"
@@ -74,7 +74,7 @@ def check_output(
     if file.is_dir() or os.fspath(path).endswith(("/", os.sep)):
         problem = f"it is a directory; give a file in it, such as {str(file / _FILE)!r}"
     elif what == "output" and _is_of_another(file.suffix, endings):
-        ending = endings[0] if endings else _OF_ONNX
+        ending = endings[0] if endings else _USUAL
         kind = f"files that end with {ending!r}" if endings else "ONNX"
         problem = f"models are saved as {kind}; give {str(file.with_suffix(ending))!r}"
     elif file.exists() and not file.is_file():
@@ -96,7 +96,7 @@ def check_output(
 
 def _is_of_another(suffix: str, endings: Sequence[str]) -> bool:
     """Whether an ending promises another form of file than what the backend writes."""
-    return suffix in (*_OF_TORCH, *([_OF_ONNX] if endings else [])) and suffix not in endings
+    return suffix in (*_OF_TORCH, *([_USUAL] if endings else [])) and suffix not in endings
 
 
 def files_of(backend: Backend) -> Mapping[str, Path]:
