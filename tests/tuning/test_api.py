@@ -1248,18 +1248,20 @@ def test_progress_shows_stage_trial_best_and_what_is_left(
 ) -> None:
     # Without being asked for.
     tune_fake(tuning_criterion=TuningCriterion(strategy="basic"))
-    lines = capsys.readouterr().err.splitlines()
+    # How long it takes depends on the machine.
+    shown = re.sub(r"\d+:\d\d used", "T used", capsys.readouterr().err)
+    lines = shown.splitlines()
     assert lines[0] == "trial 0 (baseline) | FP32 | metric 0.9 | best: none yet | " + (
-        "0:00 used, at most 100 trials left"
+        "T used, at most 100 trials left"
     )
     assert lines[1] == (
         "trial 1 (default) | all 3 ops in INT8 | not met: metric 0.4, loss 0.5 | "
-        "best: none yet | 0:00 used, at most 99 trials left"
+        "best: none yet | T used, at most 99 trials left"
     )
     (met,) = [line for line in lines if line.startswith("trial 5 (fallback by halves) ")]
     assert " | met, and the search goes on: metric 0.9, loss 0 | " in met
-    assert " | best: trial 5, 1 of 3 ops in INT8 | 0:00 used, at most " in met
-    assert " | best: trial 5, 1 of 3 ops in INT8 | 0:00 used, at most " in lines[-1]
+    assert " | best: trial 5, 1 of 3 ops in INT8 | T used, at most " in met
+    assert " | best: trial 5, 1 of 3 ops in INT8 | T used, at most " in lines[-1]
 
 
 def test_without_progress_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -1377,7 +1379,7 @@ def test_progress_shows_failures_repeats_and_time() -> None:
     tune_fake(backend, evaluate=flaky, callbacks=[show], tuning_criterion=tuning)
     assert "failed: The evaluation returned NaN" in lines[1]
     assert "(same model as trial 2)" in lines[3]
-    assert lines[0].endswith("0:00 used, at most 1:00:00 left")
+    assert re.search(r" 0:0\d used, at most (1:00:00|59:5\d) left$", lines[0])
 
 
 @pytest.mark.parametrize(
