@@ -226,6 +226,8 @@ class QuantObjective:
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            TrainingError:
+                If the user's function that trains models fails before it has trained any.
             StudyGoneError:
                 If the file of the study was removed.
             optuna.exceptions.UpdateFinishedTrialError:

@@ -15,6 +15,7 @@ from optuna_quant._common.user_traceback import from_user_lines
 from optuna_quant.callbacks import StopReason
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.errors import TrainingError
 from optuna_quant.tuning.call import Call
 from optuna_quant.tuning.call import python_call
 from optuna_quant.tuning.errors import TuningInterrupted
@@ -181,6 +182,9 @@ def tune(
     Raises:
         BaselineError:
             If the FP32 model cannot be evaluated.
+        TrainingError:
+            If the function that trains models (``train`` of a
+            :class:`~optuna_quant.backends.torch.TorchBackend`) fails in the first training.
         OutputError:
             If the model that was found cannot be written to ``output``; it has the result.
         TuningInterrupted:
@@ -219,7 +223,7 @@ def tune(
         result = _searched(request, everything, storage=storage, study_name=study_name)
     except KeyboardInterrupt:
         result = None
-    except BaselineError as error:
+    except (BaselineError, TrainingError) as error:
         # What went wrong is in the user's function, or in what was given to it.
         raise from_user_lines(error) from error.__cause__
     if result is None or result.stopped_because == StopReason.INTERRUPTED:

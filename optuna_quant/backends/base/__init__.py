@@ -61,6 +61,7 @@ from optuna_quant.backends.base.sensitivity import SensitivityFactory
 from optuna_quant.backends.base.sensitivity import SensitivityKind
 from optuna_quant.backends.base.sensitivity import TakesBatches
 from optuna_quant.backends.base.sensitivity import TakesSamples
+from optuna_quant.backends.base.training import TrainingFunctionError
 from optuna_quant.backends.base.training import TrainingTrial
 from optuna_quant.backends.base.training import TrainsCandidates
 
@@ -111,6 +112,7 @@ __all__ = [
     "TellsLeftOut",
     "TellsOtherRecipes",
     "TracesOutputs",
+    "TrainingFunctionError",
     "TrainingTrial",
     "TrainsCandidates",
     "WeighsFloats",
