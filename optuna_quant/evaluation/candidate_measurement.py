@@ -11,6 +11,7 @@ from typing import Any
 from optuna.exceptions import TrialPruned
 from optuna.logging import get_logger
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.base import SimulatesCandidates
 from optuna_quant.backends.base import TrainingFunctionError
@@ -177,7 +178,8 @@ class CandidateMeasurement:
 
         try:
             try:
-                model = self._guarded.run(trial, train, can_be_asked=False)
+                with doing("Training the model of a trial"):
+                    model = self._guarded.run(trial, train, can_be_asked=False)
             except TrialPruned:
                 self._can_train = True
                 raise

@@ -11,8 +11,11 @@ from typing import Any
 
 from optuna.storages import InMemoryStorage
 
+from optuna_quant._common.steps import listening
 from optuna_quant._common.user_traceback import from_user_lines
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.display import LineDisplay
+from optuna_quant.callbacks.display import NoDisplay
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.errors import TrainingError
@@ -241,7 +244,9 @@ def _searched(
     """Check all that was given, and search."""
     rank = this_rank()
     _check_shared(storage, rank)
-    search = prepare(request if rank.is_leader else replace(request, output=None))
+    shows = request.search.show_progress and rank.is_leader
+    with LineDisplay() if shows else NoDisplay() as display, listening(display.doing):
+        search = prepare(request if rank.is_leader else replace(request, output=None))
     said = {
         name: value for name, value in everything.items() if name in LIMITS or value is not None
     }
@@ -249,9 +254,7 @@ def _searched(
     return search.run(
         storage=storage,
         study_name=study_name,
-        options=replace(
-            request.search, show_progress=request.search.show_progress and rank.is_leader
-        ),
+        options=replace(request.search, show_progress=shows),
     )
 
 

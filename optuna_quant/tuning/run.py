@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import optuna
 
+from optuna_quant._common.steps import doing
+from optuna_quant._common.steps import listening
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import Stop
@@ -241,7 +243,7 @@ class TuningRun:
             check_output(self.saver.path, inputs={"storage": journal})
         reached = _Reached(self)
         try:
-            with open_display(show=options.show_progress) as display:
+            with open_display(show=options.show_progress) as display, listening(display.doing):
                 return self._open(storage, study_name, options, on_stuck, display, reached)
         except KeyboardInterrupt:
             if reached.study is None:
@@ -284,37 +286,37 @@ class TuningRun:
         )
         if self.objective is not None and is_new(opened, study_name):
             check_can_be_known(self.objective, costs_in(self.space))
-        display.doing("Looking at what ops cost")
-        for attempts_left in reversed(range(MOST_RENEWALS)):
-            study = self._opener.open(opened, study_name)
-            reached.study = study
-            space = started_with(study, (self.space, *self.other_spaces))
-            costs = costs_in(space)
-            start = warm_start(
-                study,
-                self.from_study,
-                storage=opened,
-                models=models,
-                evaluation=signature_of(self.measure),
-                space=space,
-            )
-            try:
-                with named_if_gone(study):
-                    if start.source is not None:
-                        costs.take_over(study, start.source)
-                    study, problem = decide_for(
-                        study,
-                        space=space,
-                        objective=self.objective,
-                        costs=costs,
-                        may_narrow=self.may_narrow,
-                        model=self.model,
-                    )
-                break
-            except StudyGoneError:
-                # This process has done nothing in it yet.
-                if not attempts_left or not was_replaced(opened, study_name):
-                    raise
+        with doing("Looking at what ops cost"):
+            for attempts_left in reversed(range(MOST_RENEWALS)):
+                study = self._opener.open(opened, study_name)
+                reached.study = study
+                space = started_with(study, (self.space, *self.other_spaces))
+                costs = costs_in(space)
+                start = warm_start(
+                    study,
+                    self.from_study,
+                    storage=opened,
+                    models=models,
+                    evaluation=signature_of(self.measure),
+                    space=space,
+                )
+                try:
+                    with named_if_gone(study):
+                        if start.source is not None:
+                            costs.take_over(study, start.source)
+                        study, problem = decide_for(
+                            study,
+                            space=space,
+                            objective=self.objective,
+                            costs=costs,
+                            may_narrow=self.may_narrow,
+                            model=self.model,
+                        )
+                    break
+                except StudyGoneError:
+                    # This process has done nothing in it yet.
+                    if not attempts_left or not was_replaced(opened, study_name):
+                        raise
         decided = self._decided(problem)
         if problem.no_gain is not None and self.space.has_fp32 and not is_searched(study):
             decided = decided._without_gain(problem.no_gain)
@@ -397,7 +399,7 @@ class TuningRun:
         if not running_elsewhere(study):
             try_again(study, self.space)
         with named_if_gone(study):
-            return self._run(study, objective, [*shown, *saved], options, display)
+            return self._run(study, objective, [*shown, *saved], options)
 
     def _run(
         self,
@@ -405,7 +407,6 @@ class TuningRun:
         objective: QuantObjective,
         first: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
         options: SearchOptions,
-        display: Display,
     ) -> TuningResult:
         """Search in a study that fits."""
         observers = [*first, *options.callbacks]
@@ -422,39 +423,39 @@ class TuningRun:
         )
         if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
             stop = finish_promising(study, objective, observers, stop, policy=self.policy)
-        display.doing("Measuring the answer beside FP32")
         measure = partial(
             measured_once,
             study,
             measure=partial(measure_finalists, backend=self.backend, space=self.space),
         )
-        result = conclude(
-            TuningResult,
-            study,
-            stop,
-            self.policy,
-            backend=self.backend,
-            space=self.space,
-            measure=measure if self.measure_gain else None,
-            left_out=self.left_out,
-        )
+        with doing("Measuring the answer beside FP32"):
+            result = conclude(
+                TuningResult,
+                study,
+                stop,
+                self.policy,
+                backend=self.backend,
+                space=self.space,
+                measure=measure if self.measure_gain else None,
+                left_out=self.left_out,
+            )
         result = replace(result, note=note_of(self.measure), call=self.call)
         ask_for_direction(result, self.measure)
         if result.depends_on_batch:
             result = replace(result, batches=self.batches)
         if self.verify:
-            display.doing("Evaluating the answer a second time")
             limited = partial(objective.limited, study, what="The second evaluation of the answer")
-            result = with_second_evaluation(result, self.measure, limited=limited)
+            with doing("Evaluating the answer a second time"):
+                result = with_second_evaluation(result, self.measure, limited=limited)
         if self.saver is not None and result.trial is not None and not result.is_reproducible:
             self.saver.discard(result.trial)
         for publisher in publishers(options.callbacks):
             publisher.finish(study)
         unwritten = _write(self.saver, result)
         if self.holdout is not None:
-            display.doing("Evaluating the hold-out set")
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
-            result = with_holdout(result, self.holdout, limited=limited)
+            with doing("Evaluating the hold-out set"):
+                result = with_holdout(result, self.holdout, limited=limited)
         keep_findings(result)
         if unwritten is not None:
             raise OutputError(unwritten, result)

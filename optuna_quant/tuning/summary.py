@@ -38,12 +38,15 @@ from optuna_quant.tuning.what_runs import describe_runs
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.costs.gain import Gain
     from optuna_quant.costs.known import KnownObjective
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome
 
 
 _SHOWN_ABANDONED = 3
+# By what factor a prediction of times may be off before it is said.
+_FAR_OFF = 1.25
 # What the summary has in other places.
 _SAID_ANYWAY = ((OPS,), (SIZE,))
 
@@ -323,13 +326,34 @@ def _shown_gain(result: Outcome) -> list[str]:
     if result.gain is not None and result.gain.seconds is not None:
         known = result.known_objective
         given = known is not None and known.times_are_given
-        return [f"on this machine: {result.gain}" if given else str(result.gain)]
+        shown = f"on this machine: {result.gain}" if given else str(result.gain)
+        return [shown, *_shown_misprediction(result, result.gain)]
     here, fp32 = result.nbytes, result.fp32_bytes
     if here is None or fp32 is None or here < fp32:
         return []
     return [
         f"no smaller than FP32, which has {shown_bytes(fp32)}: it is useful only if it is "
         f"faster{_looked_for(result.objective)}"
+    ]
+
+
+def _shown_misprediction(result: Outcome, gain: Gain) -> list[str]:
+    """That what was measured is far from the prediction by which the search has gone."""
+    known, found = result.known_objective, gain.time_ratio
+    if known is None or found is None or result.cost is None:
+        return []
+    # Costs that were given may be of another machine.
+    is_of_here = known.measures == (LATENCY,) and not known.times_are_given
+    if not is_of_here or not 0 < known.fp32_cost < math.inf:
+        return []
+    predicted = result.cost / known.fp32_cost
+    off = max(predicted / found.value, found.value / predicted) if predicted > 0 else math.inf
+    if off <= _FAR_OFF or found.low <= predicted <= found.high:
+        return []
+    return [
+        f"the search went by a prediction of {predicted:.2g} of FP32's time, but "
+        f"{found.value:.2g} was measured at its end: was the machine busy at its start? A new "
+        "study measures again"
     ]
 
 

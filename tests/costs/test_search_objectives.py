@@ -429,6 +429,29 @@ def test_a_model_is_better_if_it_is_faster_by_more_than_noise(
     assert ("no faster than FP32" in str(result).splitlines()[0]) != better
 
 
+@pytest.mark.parametrize(
+    ("seconds", "noise", "is_said"),
+    [
+        (1.1e-3, 0.0, False),  # About what is predicted.
+        (1.9e-3, 0.0, True),
+        (0.5e-3, 0.0, True),
+        (1.9e-3, 1.5e-3, False),  # It may be what is predicted.
+    ],
+)
+def test_a_prediction_that_was_far_off_is_told(monkeypatch, seconds, noise, is_said):
+    monkeypatch.setattr(
+        "optuna_quant.tuning.run.measure_finalists",
+        lambda found, **kw: measure_finalists(
+            found, **kw, measure_against=measured(2e-3, seconds, seconds, noise=noise)
+        ),
+    )
+    result = go(RunsBackend({"a": 0.0}, {"a": 0.5}), "latency")
+    assert result.known_objective is not None and result.cost is not None
+    predicted = result.cost / result.known_objective.fp32_cost
+    told = f"a prediction of {predicted:.2g} of FP32's time, but {seconds / 2e-3:.2g} was measured"
+    assert (told in str(result)) == is_said
+
+
 def test_it_is_measured_in_turn_with_fp32_on_calibration_data():
     backend = RunsBackend({"a": 0.0}, {"a": 0.5})
     result = go(backend, "latency")

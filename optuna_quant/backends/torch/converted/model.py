@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.torch.candidates.simulated import check_names
 from optuna_quant.backends.torch.converted.saving import save_package
@@ -88,7 +89,10 @@ class TorchModel:
         """The program in PyTorch's reference form, exported."""
         with self._lock:
             known: ConvertedProgram | None = self.__dict__.get("converted")
-            return self._convert() if known is None else known
+            if known is not None:
+                return known
+            with doing("Converting the model for PyTorch"):
+                return self._convert()
 
     @cached_property
     def program(self) -> LoweredProgram:
@@ -102,7 +106,9 @@ class TorchModel:
             if "program" in self.__dict__:  # Another thread was first.
                 return self.__dict__["program"]  # type: ignore[no-any-return]
             try:
-                return self.converted.loaded(lower=self._lower)
+                converted = self.converted
+                with doing("Putting integer kernels into the model"):
+                    return converted.loaded(lower=self._lower)
             except Exception as error:
                 raise ModelLoadError(
                     f"PyTorch does not take the quantized program: {error}"
