@@ -46,6 +46,7 @@ from optuna_quant.backends.base.model import ModelLoadError
 from optuna_quant.backends.base.model import NativeModel
 from optuna_quant.backends.base.model import RunnableModel
 from optuna_quant.backends.base.model import RunsConcurrently
+from optuna_quant.backends.base.model import ShowsInputs
 from optuna_quant.backends.base.model import as_used
 from optuna_quant.backends.base.model import depends_on_batch
 from optuna_quant.backends.base.model import native_of
@@ -104,6 +105,7 @@ __all__ = [
     "SensitivityKind",
     "SharesCalibration",
     "SharesParts",
+    "ShowsInputs",
     "SimulatesCandidates",
     "SimulatesTarget",
     "TakesBatches",

@@ -18,6 +18,7 @@ import torch_modules
 from optuna_quant.backends.ranges.ranges import quantize_weight
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch_program import ModuleExportError
+from optuna_quant.evaluation.data_checks import SeenInputs
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -485,3 +486,19 @@ def test_it_is_said_once_that_products_saturate(
     finally:
         optuna.logging.disable_propagation()
     assert caplog.text.count("saturate in PyTorch's integer kernels") == 1
+
+
+def test_inputs_on_another_scale_than_the_calibration_data_are_told() -> None:
+    x = torch_modules.samples(40, 2, 8, 8)
+    backend = TorchBackend(
+        torch_modules.convnet(), x[:2], calibration_data={"x": (255 * x).numpy()}
+    )
+    model = backend.quantize(QuantConfig({}))
+    seen = SeenInputs()
+    with model.showing_inputs(seen):
+        model.native()(x)
+    (said,) = seen.warnings(backend)
+    assert f"from {x.min():.4g} to {x.max():.4g} in what evaluate= gives to the model" in said
+    later = SeenInputs()
+    model.native()(x)
+    assert later.warnings(backend) == ()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -63,6 +65,7 @@ class TorchModel:
         self._lower = lower
         self._compile = compile
         self._lock = RLock()
+        self._watch: Callable[[Feed], None] | None = None
         self.plan = simulated.plan
         self.inputs = simulated.inputs
         self.outputs = simulated.outputs
@@ -163,6 +166,9 @@ class TorchModel:
 
     def compute(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, for the inputs by name."""
+        if self._watch is not None:
+            given = {n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}
+            self._watch({name: each.detach().cpu().numpy() for name, each in given.items()})
         return self._outputs(self._on_cpu(tensors))
 
     def _outputs(self, inputs: Sequence[Any]) -> dict[str, torch.Tensor]:
@@ -177,6 +183,20 @@ class TorchModel:
     def native(self) -> CalledProgram:
         """The model as a module, which takes and returns what the user's module does."""
         return self._called
+
+    @contextmanager
+    def showing_inputs(self, watch: Callable[[Feed], None]) -> Iterator[None]:
+        """Show what the module is called with, while it lasts.
+
+        Args:
+            watch:
+                Called with the arrays of each call, by the inputs' names.
+        """
+        self._watch = watch
+        try:
+            yield
+        finally:
+            self._watch = None
 
     def compiled(self) -> TorchModel:
         """The same model, compiled at its first run, where there is a C++ compiler."""
