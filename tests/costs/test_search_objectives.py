@@ -398,6 +398,9 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     smallest = go(backend, "size")
     assert len(backend.ran) - ran == 2
     assert smallest.is_better_than_fp32 is True  # It is smaller.
+    assert str(smallest).splitlines()[0] == (
+        "A quantized model meets the criterion, but it is only 2.5% smaller than FP32."
+    )
 
 
 @pytest.mark.parametrize(

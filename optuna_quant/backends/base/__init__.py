@@ -16,6 +16,7 @@ from optuna_quant.backends.base.backend import HasConstantInputs
 from optuna_quant.backends.base.backend import HasFileEndings
 from optuna_quant.backends.base.backend import HasSignature
 from optuna_quant.backends.base.backend import NamesOriginal
+from optuna_quant.backends.base.backend import NamesSizes
 from optuna_quant.backends.base.backend import OpRuns
 from optuna_quant.backends.base.backend import ReadsFiles
 from optuna_quant.backends.base.backend import SimulatesCandidates
@@ -23,6 +24,7 @@ from optuna_quant.backends.base.backend import SimulatesTarget
 from optuna_quant.backends.base.backend import TracesOutputs
 from optuna_quant.backends.base.backend import WeighsFloats
 from optuna_quant.backends.base.backend import original_of
+from optuna_quant.backends.base.backend import shown_sizes_of
 from optuna_quant.backends.base.backend import simulated_target_of
 from optuna_quant.backends.base.calibration import Calibrates
 from optuna_quant.backends.base.calibration import CalibratesForConfigs
@@ -91,6 +93,7 @@ __all__ = [
     "Model",
     "ModelLoadError",
     "NamesOriginal",
+    "NamesSizes",
     "NativeModel",
     "OffersSensitivities",
     "OpRuns",
@@ -123,5 +126,6 @@ __all__ = [
     "depends_on_batch",
     "native_of",
     "original_of",
+    "shown_sizes_of",
     "simulated_target_of",
 ]

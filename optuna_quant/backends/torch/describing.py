@@ -28,9 +28,12 @@ class DescribingBackend(BackendTopic):
     See :class:`~optuna_quant.backends.base.TellsLeftOut`,
     :class:`~optuna_quant.backends.base.WeighsFloats`,
     :class:`~optuna_quant.backends.base.TracesOutputs`,
-    :class:`~optuna_quant.backends.base.HasBlocks` and
+    :class:`~optuna_quant.backends.base.HasBlocks`,
+    :class:`~optuna_quant.backends.base.NamesSizes` and
     :class:`~optuna_quant.backends.base.HasGraph`.
     """
+
+    sizes_are_of = "weights"  # Files have the graph as well, which is known once it is written.
 
     @cached_property
     def _flow(self) -> ProgramFlow:
