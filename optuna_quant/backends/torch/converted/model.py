@@ -178,7 +178,7 @@ class TorchModel:
 
     @cached_property
     def _called(self) -> CalledProgram:
-        return CalledProgram(self.compute, self._simulated.form)
+        return CalledProgram(self.compute, self._simulated.form, self.inputs)
 
     def native(self) -> CalledProgram:
         """The model as a module, which takes and returns what the user's module does."""
