@@ -167,6 +167,12 @@ def test_baseline_must_be_finite(baseline: float) -> None:
         ({"tolerable_loss": True}, TypeError, "tolerable_loss must be a number.*True"),
         ({"tolerable_loss": "0.1"}, TypeError, "tolerable_loss must be a number.*'0.1'"),
         ({"tolerable_loss": "1%"}, TypeError, "'1%'; for 1% give 0.01"),
+        (
+            {"tolerable_loss": "1%", "criterion": "absolute"},
+            TypeError,
+            "in units of the metric, so .* criterion='relative' with 0.01",
+        ),
+        ({"tolerable_loss": -0.1}, ValueError, "A gain over the FP32 model cannot be demanded"),
         ({"tolerable_loss": None}, TypeError, "tolerable_loss must be a number.*None"),
         ({"criterion": "percent"}, ValueError, "relative, absolute.*'percent'"),
         ({"higher_is_better": "no"}, TypeError, "higher_is_better.*'no'"),

@@ -76,6 +76,8 @@ class TrialLine:
             The best trial so far, with its gain.
         left:
             The time so far, and what is left.
+        after:
+            What is said of trials before it that have no line; empty if there are none.
     """
 
     number: int
@@ -85,12 +87,18 @@ class TrialLine:
     mood: Mood
     best: str
     left: str
+    after: str = ""
 
     def __str__(self) -> str:
-        stage = f" ({self.stage})" if self.stage else ""
+        stage = f" ({self.shown_stage})" if self.shown_stage else ""
         parts = [f"trial {self.number}{stage}", self.tries, self.decided]
         parts += [f"best: {self.best}", self.left]
         return " | ".join(part for part in parts if part)
+
+    @property
+    def shown_stage(self) -> str:
+        """The stage, and what is said of trials before it."""
+        return "; ".join(part for part in (self.stage, self.after) if part)
 
 
 def describe_trial(

@@ -90,9 +90,9 @@ def difference_of(
 ) -> OutputDifference | None:
     """How far a model is from its simulation, on a few samples.
 
-    At most 256 samples are run, for about ten seconds after the first batch: a fifth of the evaluation data, but at
-    least 64, from all of it, with the outputs that are scored; or if a function evaluates models,
-    calibration data with all outputs.
+    At most 256 samples are run, for about ten seconds after the first batch: a fifth of the
+    evaluation data, but at least 64, from all of it, with the outputs that are scored; or if a
+    function evaluates models, calibration data with all outputs.
 
     Args:
         simulated:

@@ -112,7 +112,7 @@ def test_recipes_are_named_unless_they_are_at_their_default() -> None:
     space = TuningSpace(tunables, recipes, (10, 100))
     tried = QuantConfig({"a": INT8}, {"smooth_quant": "alpha=0.5", "equalization": True}, 100)
     assert shown_config(tried, space) == (
-        "all 1 ops in INT8, smooth_quant alpha=0.5, equalization, calibrated on 100 samples"
+        "the only op in INT8, smooth_quant alpha=0.5, equalization, calibrated on 100 samples"
     )
     plain = QuantConfig({"a": INT8}, {"smooth_quant": "off", "equalization": False}, 10)
     assert "smooth" not in shown_config(plain, space)

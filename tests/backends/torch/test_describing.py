@@ -190,6 +190,12 @@ def test_what_another_approach_would_quantize_is_said() -> None:
     )
     alone = backend_of(torch_modules.convnet(), samples(8, 2, 8, 8), approach="weight_only")
     assert left_out(alone)["body"] == ("its weight is not quantized alone", "approach='static'")
+    assert left_out(alone)["Add"] == (
+        "it has no weight",
+        "approach='static', and op_types=\"all\"",
+    )
+    trained = TorchBackend(torch_modules.convnet(), x, approach="qat", train=lambda model: None)
+    assert left_out(trained)["body"] == ("only static quantization takes it", "calibration_data")
 
 
 class Branched(nn.Module):

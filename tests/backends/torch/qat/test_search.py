@@ -25,9 +25,11 @@ from zygote import Zygote
 import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import QuantObjective
+from optuna_quant import TuningInterrupted
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch import Training
 from optuna_quant.backends.torch import TrainingRun
+from optuna_quant.backends.torch.converted.model import TorchModel
 from optuna_quant.evaluation.rebuild import rebuild
 from optuna_quant.space.config import FP32
 from optuna_quant.study.errors import TrainingError
@@ -326,3 +328,43 @@ def test_a_trial_is_exported_with_what_was_trained(tmp_path: Path) -> None:
     )
     assert exported.model().fingerprint == result.model().fingerprint
     assert len(calls) == before
+
+
+def test_an_interrupted_training_ends_a_search_with_what_is_found() -> None:
+    def interrupted(model: nn.Module) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TuningInterrupted) as error:
+        optuna_quant.tune(
+            backend=qat_backend(interrupted),
+            evaluate=accuracy,
+            objective="size",
+            show_progress=False,
+        )
+    result = error.value.result
+    assert result is not None and result.stopped_because == "interrupted"
+    trial = result.study.trials[-1]
+    assert trial.state == TrialState.FAIL
+    assert TrialView(trial).is_interrupted
+
+
+def test_an_interrupted_conversion_ends_a_search_with_what_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(self: TorchModel) -> None:
+        raise KeyboardInterrupt
+
+    x, *_ = digits()
+    backend = TorchBackend(trained_net(2), x[:2], calibration_data=x[:100].numpy())
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchModel, "program", property(interrupted))
+        with pytest.raises(TuningInterrupted) as error:
+            optuna_quant.tune(
+                backend=backend,
+                evaluate=accuracy,
+                tolerable_loss=0.9,
+                objective="size",
+                show_progress=False,
+            )
+    result = error.value.result
+    assert result is not None and result.baseline == accuracy(trained_net(2))
