@@ -327,6 +327,7 @@ def backend_of(
         "recipes": recipes,
         "inputs": inputs or None,
         "transform": request.evaluation.transform,
+        "latency_batch_size": request.evaluation.latency_batch_size,
         "providers": runtime.providers,
         "session_options": None if request.backend is not None else runtime.session(),
         "cache_dir": runtime.cache_dir,

@@ -318,6 +318,7 @@ def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
         "(1.2 times slower), 3.5 ms with everything quantized, against 2 ms in FP32. For the "
         "smallest model use objective='size' (--objective size); for as many quantized ops as the "
         "criterion allows, though the model is no faster, use objective='ops' (--objective ops); "
+        "for the times of batches use latency_batch_size=64 (--latency-batch-size 64); "
         "for another device give what ops cost there: costs= (--costs).",
     ]
     with pytest.raises(ValueError, match="FP32 itself is the best model here"):
