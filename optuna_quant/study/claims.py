@@ -9,7 +9,9 @@ have come too late is looked at again after it was made, and withdrawn if it is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,20 @@ def announce(study: optuna.Study, trial: FrozenTrial) -> None:
     """Say that this worker runs a trial and will claim: the others wait for it."""
     mark: Json = {"number": trial.number, "worker": this_worker()}
     _optuna.set_trial_system_attr(study, trial, record.WORKER, mark)
+
+
+@contextlib.contextmanager
+def failed_if_raised(study: optuna.Study, trial: FrozenTrial) -> Iterator[None]:
+    """Fail a trial whose beginning raises an error.
+
+    The caller then has no trial to tell, and the others would wait for its claim.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            _optuna.fail_trial(study, trial)
+        raise
 
 
 class ClaimQueue:

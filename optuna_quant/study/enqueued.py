@@ -70,8 +70,8 @@ def why_not(fixed: Mapping[str, Any], space: TuningSpace) -> str | None:
     )
 
 
-def unknown_names(trial: FrozenTrial, space: TuningSpace) -> str | None:
-    """What names an enqueued trial fixes that look like the space's and are none of them.
+def warn_of_unknown_names(trial: FrozenTrial, space: TuningSpace) -> None:
+    """Say what names an enqueued trial fixes that look like the space's and are none of them.
 
     Names that are not much like any of them may be parameters of the user's.
 
@@ -80,9 +80,6 @@ def unknown_names(trial: FrozenTrial, space: TuningSpace) -> str | None:
             The trial.
         space:
             The tuning space.
-
-    Returns:
-        A sentence; :obj:`None` if there are none.
     """
     known = space.distributions()
     found = [
@@ -91,12 +88,11 @@ def unknown_names(trial: FrozenTrial, space: TuningSpace) -> str | None:
         if name not in known
         and (name.startswith(f"{space.prefix}.") or nearest(name, known) is not None)
     ]
-    if not found:
-        return None
-    return (
-        f"Trial {trial.number} was enqueued with {listed(found)}, which the tuning space does not "
-        "have: that is ignored."
-    )
+    if found:
+        _logger.warning(
+            f"Trial {trial.number} was enqueued with {listed(found)}, which the tuning space does "
+            "not have: that is ignored."
+        )
 
 
 def valid_choices(
