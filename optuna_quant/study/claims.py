@@ -41,7 +41,7 @@ def announce(study: optuna.Study, trial: FrozenTrial) -> None:
 
 @contextlib.contextmanager
 def failed_if_raised(study: optuna.Study, trial: FrozenTrial) -> Iterator[None]:
-    """Fail a trial whose beginning raises an error.
+    """Fail a trial whose start raises an error.
 
     The caller then has no trial to tell, and the others would wait for its claim.
     """
