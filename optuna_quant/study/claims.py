@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant import _optuna
 from optuna_quant.study import record
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import this_worker
 
@@ -82,7 +82,7 @@ class ClaimQueue:
             waiting_for = self._ahead(self._look(study), trial)
             for other in waiting_for:
                 # One that is known to be ours may be computing what all need.
-                if TrialView(other).worker is None:
+                if StartedTrial(other).worker is None:
                     since = silent_since.setdefault(other.number, now)
                     if now - since >= self._grace_period:
                         self._ignored.add(other.number)
@@ -97,7 +97,7 @@ class ClaimQueue:
             for other in running.values()
             if other.number < trial.number
             and other.number not in self._ignored
-            and not TrialView(other).has_claimed
+            and not StartedTrial(other).has_claimed
             and not other.params  # With parameters and no claim it is not ours.
         ]
 
@@ -112,7 +112,7 @@ class ClaimQueue:
             later = [
                 other
                 for other in self._look(study).values()
-                if other.number > trial.number and TrialView(other).claim is None
+                if other.number > trial.number and StartedTrial(other).claim is None
             ]
             if not later:
                 return
@@ -147,7 +147,7 @@ def is_claimed_twice(claim: record.Claim, running: Mapping[int, FrozenTrial]) ->
     return any(
         theirs is not None and theirs.key == claim.key and number != claim.number
         for number, other in running.items()
-        for theirs in (TrialView(other).claim,)
+        for theirs in (StartedTrial(other).claim,)
     )
 
 
