@@ -379,7 +379,7 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     # By the table "a" and "b" gain the same, but for 1 of 1000; measured, the other is faster.
     backend = RunsBackend({"a": 0.06, "b": 0.06}, {"a": 0.5, "b": 0.499})
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, 1.6e-3, 1.5e-3)
         ),
@@ -418,7 +418,7 @@ def test_a_model_is_better_if_it_is_faster_by_more_than_noise(
     monkeypatch, seconds, noise, better, said
 ):
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, seconds, seconds, noise=noise)
         ),
@@ -448,7 +448,7 @@ def test_it_is_measured_in_turn_with_fp32_on_calibration_data():
 @pytest.mark.parametrize("seconds", [4e-3, 1e-3])
 def test_given_costs_go_over_what_is_measured_here(monkeypatch, tmp_path, seconds):
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2e-3, seconds, 1e-4)
         ),
