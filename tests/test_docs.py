@@ -82,6 +82,7 @@ PAGES = [ROOT / "README.md", *run_pages.pages()]
 _ANSWER = "A quantized model meets the criterion|NO GAIN"
 EXAMPLES = {
     "own_strategy.py": _ANSWER,
+    "own_backend.py": "A quantized model meets the criterion",
     "mixed_study.py": r"trials, the best:\n  trial \d+: accuracy",
     "digits/demo.py": _ANSWER,
 }
