@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+import itertools
 import math
+import random
 import statistics
 import time
 
@@ -65,8 +68,10 @@ def measure_interleaved(
 ) -> list[float]:
     """The time that each of several things takes, measured in turn.
 
-    They run in rounds (A B C, A B C, ...), so that whatever slows the machine down for a while
-    slows all of them down; the median leaves out what hit one of them alone.
+    They run in rounds, so that whatever slows the machine down for a while slows all of them down;
+    the median leaves out what hit one of them alone. The order differs from round to round, and
+    none runs twice in a row: what a run leaves in the caches makes the next one faster if it is
+    alike, and slower if it is large.
 
     Args:
         runs:
@@ -127,14 +132,27 @@ def time_interleaved(
         for run in runs:
             run()
     times: list[list[float]] = [[] for _ in runs]
-    for number in range(rounds):
+    for number, order in enumerate(itertools.islice(_orders(len(runs)), rounds)):
         if seconds is not None and number >= fewest and time.perf_counter() - first > seconds:
             break
-        for mine, run in zip(times, runs, strict=True):
+        for index in order:
             start = clock()
-            run()
-            mine.append(clock() - start)
+            runs[index]()
+            times[index].append(clock() - start)
     return summarize(times)
+
+
+def _orders(count: int) -> Iterator[list[int]]:
+    """The order in each round, the same at each call: 0 1, 0 1, ... for two."""
+    generator = random.Random(0)
+    order = list(range(count))
+    while True:
+        yield order
+        last, order = order[-1], order.copy()
+        if count > 2:
+            generator.shuffle(order)
+            while order[0] == last:
+                generator.shuffle(order)
 
 
 def summarize(times: Sequence[Sequence[float]]) -> list[Timing]:

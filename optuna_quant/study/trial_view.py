@@ -121,15 +121,15 @@ class TrialView:
     @property
     def in_space(self) -> bool:
         """Whether it has a parameter of a tuning space."""
-        return len(self.other_params) < len(self.trial.params)
+        # The first one tells, mostly: strategies ask for all trials again and again.
+        return any(_OF_A_SPACE.search(name) for name in self.trial.params)
 
     @property
     def is_foreign(self) -> bool:
         """Whether it is of another search: it has parameters, and none of a tuning space."""
-        params = self.trial.params
         return (
-            bool(params)
-            and len(self.other_params) == len(params)
+            bool(self.trial.params)
+            and not self.in_space
             and not self.has_claimed
             and not self.is_building
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
+import functools
+import itertools
 import random
 
 import pytest
@@ -39,6 +42,24 @@ def test_things_run_in_turn_after_a_warmup() -> None:
     assert (a.seconds, b.seconds) == (1.0, 2.0)
     assert a.runs == (1.0, 1.0, 1.0)
     assert a.noise == b.noise == 0.0
+
+
+def test_two_things_run_in_turn_and_more_in_an_order_that_differs() -> None:
+    def orders(count: int) -> list[int]:
+        ran: list[int] = []
+        runs = [functools.partial(ran.append, number) for number in range(count)]
+        time_interleaved(runs, rounds=200, warmup=0)
+        return ran
+
+    assert orders(2) == [0, 1] * 200
+    ran = orders(4)
+    assert ran == orders(4)
+    rounds = [ran[k : k + 4] for k in range(0, 800, 4)]
+    assert all(sorted(each) == [0, 1, 2, 3] for each in rounds)
+    followed = collections.Counter(itertools.pairwise(ran))
+    # Each follows each other one about as often (67 times), and never itself.
+    assert set(followed) == {(a, b) for a in range(4) for b in range(4) if a != b}
+    assert min(followed.values()) > 40
 
 
 def test_a_limit_of_time_leaves_the_fewest_rounds() -> None:

@@ -14,26 +14,24 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 import torch
 
-from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.backends.base import OpRuns
 from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.calibration.samples import SampleReader
 from optuna_quant.backends.calibration.samples import Samples
 from optuna_quant.backends.calibration.samples import checked_sizes
+from optuna_quant.backends.torch.calibrating import CalibratingBackend
 from optuna_quant.backends.torch.calibration import ProgramCalibration
 from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
-from optuna_quant.backends.torch.candidates.switching import switch_of
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
-from optuna_quant.backends.torch.converted.conversion import convert
 from optuna_quant.backends.torch.converted.kernels import executed_kernels
 from optuna_quant.backends.torch.converted.model import TorchModel
-from optuna_quant.backends.torch.converted.saturation import SATURATING
-from optuna_quant.backends.torch.converted.saturation import products_saturate
+from optuna_quant.backends.torch.converted.saturation import Arithmetic
 from optuna_quant.backends.torch.costing import CostingBackend
-from optuna_quant.backends.torch.costs.size import weight_nbytes
+from optuna_quant.backends.torch.costs.size import ProgramSize
 from optuna_quant.backends.torch.describing import DescribingBackend
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
-from optuna_quant.backends.torch.options import APPROACHES
+from optuna_quant.backends.torch.models import CandidateModels
+from optuna_quant.backends.torch.options import checked_approach
 from optuna_quant.backends.torch.options import find_capability
 from optuna_quant.backends.torch.planning import Planner
 from optuna_quant.backends.torch.program.content import program_digest
@@ -43,21 +41,18 @@ from optuna_quant.backends.torch.qat.finished import TrainedProgram
 from optuna_quant.backends.torch.qat.state import ModuleState
 from optuna_quant.backends.torch.qat.trainer import Trainer
 from optuna_quant.backends.torch.qat.training import Training
+from optuna_quant.backends.torch.qat.training import checked_training
 from optuna_quant.backends.torch.scoring import ScoringBackend
+from optuna_quant.backends.torch.signature import signature
 from optuna_quant.backends.torch.topic import BackendParts
 from optuna_quant.backends.torch.training_models import TrainingBackend
 from optuna_quant.backends.torch_program.export import export_program
-from optuna_quant.space.config import FP32
 from optuna_quant.space.space import TuningSpace
 
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from optuna_quant.backends.base import Feed
-    from optuna_quant.backends.torch.candidates.plan import ModelPlan
-    from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
-    from optuna_quant.backends.torch.graph.ops import TorchOp
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.space.capability import Capability
@@ -71,7 +66,9 @@ _MOST_EXECUTED = 100
 """Configurations of which it is kept what runs."""
 
 
-class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBackend):
+class TorchBackend(
+    TrainingBackend, CalibratingBackend, ScoringBackend, CostingBackend, DescribingBackend
+):
     """Quantizes a PyTorch module for PyTorch.
 
     The module is exported once. Its ops are switched in place for each configuration, so that a
@@ -152,23 +149,9 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         transform: Transform | None = None,
         train: Training | Callable[..., object] | None = None,
     ) -> None:
-        if approach is not None and approach not in APPROACHES:
-            raise ValueError(
-                f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
-                f"{did_you_mean(str(approach), APPROACHES)}"
-            )
         has_data = calibration_data is not None
-        self._approach = approach or ("static" if has_data else "dynamic")
-        if not has_data and self._approach == "static":
-            raise ValueError(
-                "Static quantization needs calibration_data: a few hundred samples of what the "
-                "model takes, without labels; or pass approach='dynamic' or 'weight_only'."
-            )
-        if train is not None and self._approach != "qat":
-            raise ValueError(
-                f"train= trains the models of approach='qat', but approach is {self._approach!r}."
-            )
-        training = train if train is None or isinstance(train, Training) else Training(train)
+        self._approach = checked_approach(approach, has_data=has_data)
+        training = checked_training(train, self._approach)
         sizes = checked_sizes(calibration_sizes)
         self._exported = export_program(module, example_inputs, dynamic_shapes=dynamic_shapes)
         where = None if device is None else torch.device(device)
@@ -178,8 +161,8 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
                 "them, on the CPU, for which they are made."
             )
         self._program = SwitchedProgram(on_device(self._exported, where), where)
-        self._specs = input_specs(self._exported)
-        self._reader = SampleReader(lambda: self._specs, inputs=inputs, transform=transform)
+        specs = input_specs(self._exported)
+        self._reader = SampleReader(lambda: specs, inputs=inputs, transform=transform)
         self._samples = Samples(
             self._reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes
         )
@@ -193,7 +176,7 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         self._weights = QuantizedWeights(
             self._program, self._calibration.moments, reduce_range=reduce_range
         )
-        self._planner = Planner(
+        planner = Planner(
             {op.name: op for op in self._program.ops},
             self._digest,
             self._calibration,
@@ -201,20 +184,33 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
             has_data=has_data,
         )
         self._executed: dict[str, Mapping[str, OpRuns]] = {}
-        self._is_arithmetic_told = False
         self._reduce_range = reduce_range
+        self._arithmetic = Arithmetic(self._approach, reduce_range=reduce_range)
         state = ModuleState.of(self._exported.program)
-        self._trainer = Trainer(self._program, state, training, reduce_range=reduce_range)
+        size = ProgramSize(self._exported.program, self._program.ops)
+        lock = RLock()
+        models = CandidateModels(
+            self._program,
+            self._exported,
+            planner,
+            self._weights,
+            inputs=specs,
+            size=size,
+            arithmetic=self._arithmetic,
+            lock=lock,
+        )
         parts = BackendParts(
             self._program,
             self._approach,
-            self._specs,
+            specs,
             self._samples,
+            self._calibration,
             self._weights,
-            self._planner,
-            self._float_bytes,
+            models,
+            Trainer(self._program, state, training, reduce_range=reduce_range),
+            size.in_floats,
         )
-        super().__init__(parts, RLock())
+        super().__init__(parts, lock)
 
     @property
     def inputs(self) -> InputValues:
@@ -288,7 +284,7 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
                 If it names an op that the program does not have, or an option that the op does
                 not have, or a recipe.
         """
-        return self._deployed(config, self._program_of(config))
+        return self._parts.models.deployed(config, self._program_of(config))
 
     def simulated(self, config: QuantConfig) -> SimulatedModel:
         """A simulation in floats of what :meth:`quantize` builds: the program with ops switched.
@@ -297,39 +293,20 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
             ValueError:
                 As :meth:`quantize`.
         """
-        return self._simulation(self._program_of(config))
+        return self._parts.models.simulated(self._program_of(config))
 
     def _program_of(self, config: QuantConfig) -> TrainedProgram:
         if self.trains(config):
             return self._again(config, {})
-        return self._unchanged(config)
-
-    def _unchanged(self, config: QuantConfig) -> TrainedProgram:
-        return TrainedProgram(self._program, self._planned(config), self._weights)
-
-    def _planned(self, config: QuantConfig) -> ModelPlan:
-        with self._lock:
-            return self._planner.plan(config)
-
-    def _simulation(self, trained: TrainedProgram) -> SimulatedModel:
-        with self._lock:
-            switch = switch_of(trained.plan, trained.program, trained.weights)
-            graph = trained.program.switched(switch)
-        return SimulatedModel(
-            trained.program,
-            trained.plan,
-            graph,
-            inputs=self._specs,
-            nbytes=self._nbytes(trained.plan),
-        )
+        return self._parts.models.untrained(config)
 
     def untrained(self, config: QuantConfig) -> TorchModel:
         """What :meth:`quantize` gives without any training."""
-        return self._deployed(config, self._unchanged(config))
+        return self._parts.models.deployed(config, self._parts.models.untrained(config))
 
     def untrained_simulation(self, config: QuantConfig) -> SimulatedModel:
         """What :meth:`simulated` gives without any training."""
-        return self._simulation(self._unchanged(config))
+        return self._parts.models.simulated(self._parts.models.untrained(config))
 
     def converted(
         self, config: QuantConfig, *, lower: bool = True, compile: bool = False
@@ -350,59 +327,7 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
                 As :meth:`quantize`.
         """
         trained = self._program_of(config)
-        return self._deployed(config, trained, lower=lower, compile=compile)
-
-    def _deployed(
-        self,
-        config: QuantConfig,
-        trained: TrainedProgram,
-        *,
-        lower: bool = True,
-        compile: bool = False,
-    ) -> TorchModel:
-        self._tell_arithmetic(trained.plan)
-
-        def program() -> ConvertedProgram:
-            with self._lock:
-                return convert(trained.program, self._exported, trained.plan, config.to_json())
-
-        return TorchModel(self._simulation(trained), program, lower=lower, compile=compile)
-
-    def _tell_arithmetic(self, plan: ModelPlan) -> None:
-        """Say once that integer kernels saturate here, if there are any."""
-        if self._is_arithmetic_told:
-            return
-        if any(op.mode in ("static", "dynamic") for op in plan.ops.values()):
-            self._is_arithmetic_told = True
-            if self._saturates():
-                _logger.warning(SATURATING)
-
-    def _nbytes(self, plan: ModelPlan) -> int:
-        """The bytes of the tensors that are saved; each counts once, however often it is read."""
-        total = self._float_bytes
-        by_weight: dict[str, list[TorchOp]] = {}
-        for op in self._program.ops:
-            if op.weight is not None:
-                by_weight.setdefault(op.weight, []).append(op)
-        for ops in by_weight.values():
-            forms = [plan.ops.get(op.name) for op in ops]
-            size = weight_nbytes(ops[0], FP32)
-            quantized = {p.weight.digest: p.weight for p in forms if p is not None and p.weight}
-            total += sum(weight.packed_nbytes for weight in quantized.values())
-            if any(p is not None and p.weight is None and p.mode == "bf16" for p in forms):
-                total += size // 2
-            if all(p is not None and (p.weight or p.mode == "bf16") for p in forms):
-                total -= size  # Nothing reads the floats.
-        return total
-
-    @cached_property
-    def _float_bytes(self) -> int:
-        state = self._exported.program.state_dict.values()
-        constants = self._exported.program.constants.values()
-        tensors = [each for each in (*state, *constants) if isinstance(each, torch.Tensor)]
-        # Tied ones have several names.
-        different = {(each.data_ptr(), each.numel()): each for each in tensors}
-        return sum(each.numel() * each.element_size() for each in different.values())
+        return self._parts.models.deployed(config, trained, lower=lower, compile=compile)
 
     def fingerprint(self, config: QuantConfig) -> str:
         """A content hash of the model that a configuration describes."""
@@ -415,7 +340,7 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         compiled one. What the compiler fuses with a kernel is not told. Ops of which nothing is
         found have ``OpRuns()``.
         """
-        fingerprint = self._unchanged(config).plan.fingerprint
+        fingerprint = self._parts.models.untrained(config).plan.fingerprint
         found = self._executed.get(fingerprint)
         if found is None:
             found = executed_kernels(self.untrained(config).program)
@@ -431,67 +356,12 @@ class TorchBackend(TrainingBackend, ScoringBackend, CostingBackend, DescribingBa
         Also what metrics depend on, ``"arithmetic"``: ``"saturating"`` where sums of 8-bit
         products saturate (on x86 without VNNI instructions), else ``"exact"``.
         """
-        options: dict[str, object] = {"runtime": "PyTorch", "approach": self._approach}
-        if self._trainer.training is not None:
-            options["training"] = self._trainer.training.digest
-        if self._reduce_range:
-            options["reduce_range"] = True
-        data = "none"
         with self._lock:
-            if self._samples.calibration is not None and self._approach != "dynamic":
-                options["calibration_sizes"] = list(self._samples.sizes) or None
-                data = self._samples.fingerprint
-        return {
-            "model": self._digest,
-            "calibration data": data,
-            "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
-            "arithmetic": "saturating" if self._saturates() else "exact",
-        }
-
-    def _saturates(self) -> bool:
-        can = self._approach != "weight_only" and not self._reduce_range
-        return can and products_saturate()
-
-    # Calibration, see optuna_quant.backends.base.SharesCalibration.
-
-    def calibrate(self) -> None:
-        """Collect the range statistics now; otherwise the first candidate that needs them does."""
-        with self._lock:
-            self._calibration.collect()
-
-    def is_calibrated(self) -> bool:
-        """Whether :meth:`calibrate` has nothing to compute."""
-        return self._approach in ("dynamic", "weight_only") or self._calibration.is_calibrated
-
-    def calibration_key(self) -> str:
-        """A content hash of all that the calibration depends on."""
-        with self._lock:
-            return self._calibration.key
-
-    def export_calibration(self) -> bytes:
-        """What :meth:`calibrate` collects; calibrates if need be."""
-        with self._lock:
-            return self._calibration.export()
-
-    def import_calibration(self, data: bytes) -> None:
-        """Take what a backend with the same :meth:`calibration_key` has exported.
-
-        Raises:
-            ValueError:
-                If the bytes are damaged or belong to another model or other data.
-        """
-        with self._lock:
-            self._calibration.restore(data)
-
-    def calibration_preview(self, samples: int) -> tuple[int, Sequence[Feed]] | None:
-        """The first batches of the calibration data.
-
-        Args:
-            samples:
-                How many samples are enough.
-
-        Returns:
-            How many samples there are, or at least so many, and the batches with them; None
-            without data.
-        """
-        return self._samples.preview(samples)
+            return signature(
+                model=self._digest,
+                samples=self._parts.samples,
+                approach=self._parts.approach,
+                training=self._parts.trainer.training,
+                reduce_range=self._reduce_range,
+                saturates=self._arithmetic.saturates,
+            )

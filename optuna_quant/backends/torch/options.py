@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.backends.torch.graph.ops import TorchOp
 from optuna_quant.backends.weight_algorithms.quantize import FLOAT_ZERO_POINTS
 from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
@@ -37,6 +38,33 @@ _OTHERS_BITS = 8
 """The bits of weights in static and dynamic mode."""
 _GROUPS = (32, 64, 128, 256)
 _WORTH = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
+
+
+def checked_approach(approach: str | None, *, has_data: bool) -> str:
+    """The approach to quantization that is asked for, or the default.
+
+    Args:
+        approach:
+            What the user gave.
+        has_data:
+            Whether there are calibration data.
+
+    Raises:
+        ValueError:
+            If there is no such approach, or it needs calibration data that are missing.
+    """
+    if approach is not None and approach not in APPROACHES:
+        raise ValueError(
+            f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
+            f"{did_you_mean(str(approach), APPROACHES)}"
+        )
+    found = approach or ("static" if has_data else "dynamic")
+    if not has_data and found == "static":
+        raise ValueError(
+            "Static quantization needs calibration_data: a few hundred samples of what the "
+            "model takes, without labels; or pass approach='dynamic' or 'weight_only'."
+        )
+    return found
 
 
 def find_capability(

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.sensitivity.curvature import Loss
     from optuna_quant.backends.sensitivity.output import OutputSensitivity
     from optuna_quant.backends.sensitivity.tensors import FloatType
-    from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.sensitivity.gradient import GradientSensitivity
     from optuna_quant.backends.torch.sensitivity.hessian import HessianSensitivity
     from optuna_quant.backends.torch.sensitivity.op_error import OpErrorSensitivity
-    from optuna_quant.space.config import QuantConfig
 
 
 class ScoringBackend(BackendTopic):
@@ -148,9 +146,5 @@ class ScoringBackend(BackendTopic):
     @cached_property
     def _maker(self) -> SensitivityMaker:
         parts = self._parts
-        variants = Variants(parts.program, self._plan_of, parts.weights)
+        variants = Variants(parts.program, parts.models.plan, parts.weights)
         return SensitivityMaker(self.untrained_simulation, variants, parts.inputs, parts.samples)
-
-    def _plan_of(self, config: QuantConfig) -> ModelPlan:
-        with self._lock:
-            return self._parts.planner.plan(config)

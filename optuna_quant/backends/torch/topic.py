@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from threading import RLock
 
     from optuna_quant.backends.calibration.samples import Samples
+    from optuna_quant.backends.torch.calibration import ProgramCalibration
     from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
     from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
     from optuna_quant.backends.torch.converted.model import TorchModel
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
-    from optuna_quant.backends.torch.planning import Planner
+    from optuna_quant.backends.torch.models import CandidateModels
+    from optuna_quant.backends.torch.qat.trainer import Trainer
     from optuna_quant.data.inputs import InputSpec
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
@@ -35,10 +37,14 @@ class BackendParts:
             The inputs of the program.
         samples:
             What it is run on.
+        calibration:
+            What is known of its tensors from the samples.
         weights:
             Its quantized weights.
-        planner:
-            Makes plans of configurations.
+        models:
+            Makes the models of configurations.
+        trainer:
+            Trains them.
         float_bytes:
             The size of all its tensors in floats.
     """
@@ -47,8 +53,10 @@ class BackendParts:
     approach: str
     inputs: Sequence[InputSpec]
     samples: Samples
+    calibration: ProgramCalibration
     weights: QuantizedWeights
-    planner: Planner
+    models: CandidateModels
+    trainer: Trainer
     float_bytes: int
 
 

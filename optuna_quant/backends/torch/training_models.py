@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.torch.qat.finished import trained_program
@@ -18,31 +17,14 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import KeepsParts
     from optuna_quant.backends.base import TrainingTrial
     from optuna_quant.backends.base.training import Hyperparameter
-    from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
     from optuna_quant.backends.torch.converted.model import TorchModel
     from optuna_quant.backends.torch.qat.finished import TrainedProgram
-    from optuna_quant.backends.torch.qat.trainer import Trainer
     from optuna_quant.space.config import QuantConfig
 
 
 class TrainingBackend(BackendTopic):
     """Trains the models of configurations, or has the user train them."""
-
-    _trainer: Trainer
-    _approach: str
-
-    @abstractmethod
-    def _planned(self, config: QuantConfig) -> ModelPlan:
-        """The plan of a configuration, without training."""
-
-    @abstractmethod
-    def _simulation(self, trained: TrainedProgram) -> SimulatedModel:
-        """The simulation of what was trained."""
-
-    @abstractmethod
-    def _deployed(self, config: QuantConfig, trained: TrainedProgram) -> TorchModel:
-        """The model of a configuration from what was trained."""
 
     def trains(self, config: QuantConfig) -> bool:
         """Whether the model of a configuration is trained: with ``approach="qat"``, if quantized.
@@ -51,9 +33,9 @@ class TrainingBackend(BackendTopic):
             ValueError:
                 If it should be, but there is no ``train``.
         """
-        if self._approach != "qat" or not config.quantized_ops:
+        if self._parts.approach != "qat" or not config.quantized_ops:
             return False
-        self._trainer.required()
+        self._parts.trainer.required()
         return True
 
     def trained(self, config: QuantConfig, trial: TrainingTrial) -> SimulatedModel:
@@ -74,7 +56,8 @@ class TrainingBackend(BackendTopic):
             ValueError:
                 As :meth:`prepare`.
         """
-        return self._simulation(self._trainer.trained(self._planned(config), config, trial))
+        plan = self._parts.models.plan(config)
+        return self._parts.models.simulated(self._parts.trainer.trained(plan, config, trial))
 
     def quantize_trained(
         self, config: QuantConfig, hyperparameters: Mapping[str, Hyperparameter]
@@ -93,12 +76,13 @@ class TrainingBackend(BackendTopic):
             ValueError:
                 If ``train`` suggests something else, or as :meth:`prepare`.
         """
-        return self._deployed(config, self._again(config, hyperparameters))
+        return self._parts.models.deployed(config, self._again(config, hyperparameters))
 
     def _again(
         self, config: QuantConfig, hyperparameters: Mapping[str, Hyperparameter]
     ) -> TrainedProgram:
-        return self._trainer.again(self._planned(config), config, hyperparameters)
+        plan = self._parts.models.plan(config)
+        return self._parts.trainer.again(plan, config, hyperparameters)
 
     def prepare(self, config: QuantConfig, *, learn_ranges: bool | None = None) -> PreparedModule:
         """The module of a configuration, to be trained.
@@ -118,7 +102,8 @@ class TrainingBackend(BackendTopic):
                 If it names an op or an option that does not exist, or an algorithm that does more
                 than round a weight.
         """
-        return self._trainer.prepare(self._planned(config), config, learn_ranges=learn_ranges)
+        plan = self._parts.models.plan(config)
+        return self._parts.trainer.prepare(plan, config, learn_ranges=learn_ranges)
 
     def finished(self, config: QuantConfig, module: torch.nn.Module) -> TorchModel:
         """The model of a configuration with the weights of a module that was trained.
@@ -144,7 +129,7 @@ class TrainingBackend(BackendTopic):
             raise ValueError(
                 "The module was prepared for another configuration: give the one that prepare got."
             )
-        return self._deployed(config, trained_program(module))
+        return self._parts.models.deployed(config, trained_program(module))
 
     def share_parts(self, kept: KeepsParts | None) -> None:
         """From now on keep what is trained there as well, and look for it there.
@@ -153,4 +138,4 @@ class TrainingBackend(BackendTopic):
             kept:
                 Where; None for this process alone.
         """
-        self._trainer.kept.shared = kept
+        self._parts.trainer.kept.shared = kept

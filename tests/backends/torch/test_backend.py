@@ -421,15 +421,16 @@ def test_names_of_what_cannot_be_quantized_are_known() -> None:
 
 def test_what_runs_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from optuna_quant.backends.torch import backend as module
+    from optuna_quant.backends.torch import models
 
     made: list[object] = []
-    original = module.convert
+    original = models.convert
 
     def counted(*args: Any) -> Any:
         made.append(args)
         return original(*args)
 
-    monkeypatch.setattr(module, "convert", counted)
+    monkeypatch.setattr(models, "convert", counted)
     monkeypatch.setattr(module, "_MOST_EXECUTED", 2)
     backend = conv_backend()
     default = backend.tuning_space().default()
@@ -449,7 +450,7 @@ def test_what_runs_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_arithmetic_is_what_this_processor_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    from optuna_quant.backends.torch import backend as module
+    from optuna_quant.backends.torch.converted import saturation as module
 
     found = {}
     for saturates in (False, True):
@@ -471,7 +472,7 @@ def test_arithmetic_is_what_this_processor_does(monkeypatch: pytest.MonkeyPatch)
 def test_it_is_said_once_that_products_saturate(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from optuna_quant.backends.torch import backend as module
+    from optuna_quant.backends.torch.converted import saturation as module
 
     monkeypatch.setattr(module, "products_saturate", lambda: True)
     caplog.set_level("INFO", logger="optuna_quant")

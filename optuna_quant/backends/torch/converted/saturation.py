@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 import torch
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.torch.candidates.plan import ModelPlan
 
 
 _logger = get_logger(__name__)
@@ -48,3 +53,32 @@ def products_saturate() -> bool:
         _logger.debug(f"Cannot tell whether 8-bit products saturate: {error}")
         return False
     return bool((products != _DEPTH * _ACTIVATION * _WEIGHT).any())
+
+
+class Arithmetic:
+    """How this processor multiplies the integers of a backend's models.
+
+    Args:
+        approach:
+            The approach to quantization.
+        reduce_range:
+            Whether 8-bit weights that meet 8-bit activations use 7 bits.
+    """
+
+    def __init__(self, approach: str, *, reduce_range: bool) -> None:
+        self._may_saturate = approach != "weight_only" and not reduce_range
+        self._is_told = False
+
+    @property
+    def saturates(self) -> bool:
+        """Whether sums of products saturate."""
+        return self._may_saturate and products_saturate()
+
+    def tell(self, plan: ModelPlan) -> None:
+        """Say once that integer kernels saturate here, if a plan has any."""
+        if self._is_told:
+            return
+        if any(op.mode in ("static", "dynamic") for op in plan.ops.values()):
+            self._is_told = True
+            if self.saturates:
+                _logger.warning(SATURATING)

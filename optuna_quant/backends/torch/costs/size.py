@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 import math
 from typing import TYPE_CHECKING
+
+import torch
 
 from optuna_quant.backends.weight_algorithms.grouped import packed_nbytes
 from optuna_quant.backends.weight_algorithms.quantize import FLOAT_ZERO_POINTS
@@ -14,7 +17,11 @@ from optuna_quant.space.config import FP32
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
+    from torch.export import ExportedProgram
+
+    from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.graph.ops import TorchOp
     from optuna_quant.backends.weight_algorithms.grouped import ZeroPoints
     from optuna_quant.space.config import OpConfig
@@ -24,6 +31,49 @@ if TYPE_CHECKING:
 
 _FLOAT_BYTES = 4
 _BF16_BYTES = 2
+
+
+class ProgramSize:
+    """The bytes of the tensors that are saved; each counts once, however often it is read.
+
+    Args:
+        program:
+            The program.
+        ops:
+            Its ops.
+    """
+
+    def __init__(self, program: ExportedProgram, ops: Sequence[TorchOp]) -> None:
+        self._program = program
+        self._ops = ops
+
+    @cached_property
+    def in_floats(self) -> int:
+        """The bytes of the program with no op quantized."""
+        state = self._program.state_dict.values()
+        constants = self._program.constants.values()
+        tensors = [each for each in (*state, *constants) if isinstance(each, torch.Tensor)]
+        # Tied ones have several names.
+        different = {(each.data_ptr(), each.numel()): each for each in tensors}
+        return sum(each.numel() * each.element_size() for each in different.values())
+
+    def of_plan(self, plan: ModelPlan) -> int:
+        """The bytes of the program with its ops quantized as a plan says."""
+        total = self.in_floats
+        by_weight: dict[str, list[TorchOp]] = {}
+        for op in self._ops:
+            if op.weight is not None:
+                by_weight.setdefault(op.weight, []).append(op)
+        for ops in by_weight.values():
+            forms = [plan.ops.get(op.name) for op in ops]
+            size = weight_nbytes(ops[0], FP32)
+            quantized = {p.weight.digest: p.weight for p in forms if p is not None and p.weight}
+            total += sum(weight.packed_nbytes for weight in quantized.values())
+            if any(p is not None and p.weight is None and p.mode == "bf16" for p in forms):
+                total += size // 2
+            if all(p is not None and (p.weight or p.mode == "bf16") for p in forms):
+                total -= size  # Nothing reads the floats.
+        return total
 
 
 def size_table(space: TuningSpace, ops: Mapping[str, TorchOp], float_bytes: int) -> CostTable:

@@ -124,3 +124,27 @@ def _parameters(function: Callable[..., object]) -> list[inspect.Parameter] | No
 
 def _name(function: Any) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def checked_training(
+    train: Training | Callable[..., object] | None, approach: str
+) -> Training | None:
+    """How models are trained, from what the user gave; None if ``train`` was not given.
+
+    Args:
+        train:
+            What the user gave.
+        approach:
+            The approach to quantization.
+
+    Raises:
+        TypeError:
+            If ``train`` cannot be called with a model.
+        ValueError:
+            If nothing is trained in this approach.
+    """
+    if train is not None and approach != "qat":
+        raise ValueError(
+            f"train= trains the models of approach='qat', but approach is {approach!r}."
+        )
+    return train if train is None or isinstance(train, Training) else Training(train)
