@@ -23,6 +23,7 @@ from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.prepare import prepare
 from optuna_quant.tuning.quiet import without_info
 from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.run import run_search
 from optuna_quant.workers.launch import RANKS
 from optuna_quant.workers.launch import Rank
 from optuna_quant.workers.launch import this_rank
@@ -242,7 +243,8 @@ def _searched(
         name: value for name, value in everything.items() if name in LIMITS or value is not None
     }
     search = replace(search, call=Call("python", python_call(said), request.seed))
-    return search.run(
+    return run_search(
+        search,
         storage=storage,
         study_name=study_name,
         options=replace(

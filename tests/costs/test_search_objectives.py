@@ -318,6 +318,7 @@ def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
         "(1.2 times slower), 3.5 ms with everything quantized, against 2 ms in FP32. For the "
         "smallest model use objective='size' (--objective size); for as many quantized ops as the "
         "criterion allows, though the model is no faster, use objective='ops' (--objective ops); "
+        "for the times of batches use latency_batch_size=64 (--latency-batch-size 64); "
         "for another device give what ops cost there: costs= (--costs).",
     ]
     with pytest.raises(ValueError, match="FP32 itself is the best model here"):
@@ -378,7 +379,7 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     # By the table "a" and "b" gain the same, but for 1 of 1000; measured, the other is faster.
     backend = RunsBackend({"a": 0.06, "b": 0.06}, {"a": 0.5, "b": 0.499})
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, 1.6e-3, 1.5e-3)
         ),
@@ -417,7 +418,7 @@ def test_a_model_is_better_if_it_is_faster_by_more_than_noise(
     monkeypatch, seconds, noise, better, said
 ):
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, seconds, seconds, noise=noise)
         ),
@@ -447,7 +448,7 @@ def test_it_is_measured_in_turn_with_fp32_on_calibration_data():
 @pytest.mark.parametrize("seconds", [4e-3, 1e-3])
 def test_given_costs_go_over_what_is_measured_here(monkeypatch, tmp_path, seconds):
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2e-3, seconds, 1e-4)
         ),
