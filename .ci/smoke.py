@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import importlib
-import importlib.util
+import io
 from pathlib import Path
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
 
 
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 LOSS = {"a": 0.0, "b": 0.1, "c": 0.0}
 INT8 = "static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax"
 
@@ -29,8 +31,22 @@ def space() -> optuna_quant.TuningSpace:
     return optuna_quant.TuningSpace.from_capability(Capability(ops))
 
 
+def own_backend() -> Any:
+    """The backend of the examples."""
+    sys.path.insert(0, str(EXAMPLES))
+    return importlib.import_module("own_backend")
+
+
+def searched() -> optuna_quant.TuningResult:
+    """A search with the backend of the examples, which needs NumPy alone."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        result: optuna_quant.TuningResult = own_backend().main()
+    assert result.met and result.config is not None and result.config.quantized_ops
+    return result
+
+
 def core() -> None:
-    """A study of a hand-made space, and errors that name what is missing."""
+    """A study of a hand-made space, a search, and errors that name what is missing."""
     assert "site-packages" in str(optuna_quant.__file__), optuna_quant.__file__
     tuning = space()
 
@@ -41,6 +57,7 @@ def core() -> None:
     study.optimize(objective, n_trials=12)
     found = [tuning.config_from_params(t.params).fallback_ops for t in study.trials if t.params]
     assert ("b",) in found, found
+    searched()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
         model.write_bytes(b"no model")
@@ -83,30 +100,48 @@ def onnx() -> None:
 
 
 def metrics() -> None:
-    """A metric of scikit-learn is there."""
-    importlib.import_module("sklearn.metrics")
+    """A search by a metric of scikit-learn."""
+    example = own_backend()
+    images, digits = example.images_and_digits("eval.npz")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fp32.npz"
+        example.network().save(path)
+        backend = example.DenseBackend(path, images)
+    options: dict[str, Any] = {"max_trials": 2, "show_progress": False}
+    result = optuna_quant.tune(
+        backend=backend, data=({"x": images}, digits), metric="balanced_accuracy", **options
+    )
+    assert result.baseline is not None and 0.5 < result.baseline < 1.0, result.baseline
 
 
 def dashboard() -> None:
     """A study is published."""
     from optuna_quant.dashboard import publish
 
-    study = optuna.create_study(direction="maximize")
+    study = searched().study
     publish(study)
-    assert study.metric_names == ["metric"]
+    assert study.metric_names == ["accuracy"], study.metric_names
 
 
 def plot() -> None:
-    """The plots can be imported, and what they draw with is there."""
-    importlib.import_module("optuna_quant.visualization")
-    importlib.import_module("plotly")
-    importlib.import_module("matplotlib")
+    """A plot is drawn as a page and as a picture."""
+    from optuna_quant.visualization.plots import save_plot
+
+    study = searched().study
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (Path(folder) / "plot.html", Path(folder) / "plot.png"):
+            save_plot(study, "tradeoff", file)
+            assert file.stat().st_size > 1000
 
 
 def report() -> None:
-    """What reports need is there."""
-    importlib.import_module("optuna_quant.report")
-    importlib.import_module("jinja2")
+    """A report is written as a page."""
+    from optuna_quant.report import save_report
+
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "report.html"
+        save_report(searched(), page)
+        assert "second" in page.read_text(encoding="utf-8")
 
 
 def images() -> None:
@@ -126,8 +161,20 @@ def dask() -> None:
 
 
 def torch() -> None:
-    """PyTorch is there."""
-    importlib.import_module("torch")
+    """A module is quantized for PyTorch, and computes."""
+    import torch
+
+    from optuna_quant.backends.torch import TorchBackend
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+    x = torch.randn(32, 8).numpy()
+    backend = TorchBackend(module, (torch.randn(2, 8),), calibration_data=x)
+    config = backend.tuning_space().default()
+    assert len(config.quantized_ops) == 2, config
+    model = backend.quantize(config)
+    (found,) = model.run({model.inputs[0].name: x})
+    assert found.shape == (32, 4)
 
 
 if __name__ == "__main__":

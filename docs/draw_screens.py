@@ -32,9 +32,10 @@ IMAGES = DOCS / "images"
 FILES = ("model.onnx", "calib.npz", "eval.npz")
 
 COLUMNS, LINES = 120, 44
+# Without recipes there is something to decide for the ops.
 COMMAND = (
     "optuna-quant tune model.onnx --calibration calib.npz --data eval.npz "
-    "--tolerable-loss 0.01 --timeout 2m"
+    "--tolerable-loss 0.01 --timeout 2m --recipes none"
 )
 END = "written: model.quantized.onnx"
 SECONDS = 600.0
@@ -49,6 +50,7 @@ CELLS = (
     '    data="eval.npz",\n'
     "    tolerable_loss=0.01,\n"
     "    timeout=60,\n"
+    '    recipes="none",\n'
     ")",
     "result",
     'result.report()[["op", "op_type", "weight", "runs", "seconds_gained"]]',
@@ -125,8 +127,7 @@ def notebook(folder: Path) -> None:
 def dashboard(folder: Path) -> None:
     """The page of a study in optuna-dashboard, and its note."""
     here = Path(sys.executable).parent
-    # Without recipes there is something to decide for the ops.
-    search = [*COMMAND.split()[1:], "--recipes", "none"]
+    search = COMMAND.split()[1:]
     record = ["--storage", "digits.journal", "--study-name", "digits"]
     # No answer is an answer as well; what it says of it is not looked at here.
     subprocess.run([here / "optuna-quant", *search, *record], cwd=folder, check=False)

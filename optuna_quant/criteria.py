@@ -257,9 +257,9 @@ class AccuracyCriterion:
         return f"{percent(loss)}%" if self.criterion == "relative" else f"{loss:.4g}"
 
     def __str__(self) -> str:
-        kind = "relative " if self.criterion == "relative" else ""
         better = "higher" if self.higher_is_better else "lower"
-        return f"at most {self.show(self.tolerable_loss)} {kind}loss, {better} is better"
+        most = self.show(self.tolerable_loss)
+        return f"at most {most} {self.criterion} loss, {better} is better"
 
 
 def check_one_criterion(**given: object) -> None:

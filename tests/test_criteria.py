@@ -200,7 +200,7 @@ def test_accuracy_criterion_reads_well() -> None:
     shown = [AccuracyCriterion().show(loss) for loss in (0.00451, 0.9999, 1.0, -52.1)]
     assert shown == ["0.451%", "100%", "100%", "-5210%"]
     absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=0.02, higher_is_better=False)
-    assert str(absolute) == "at most 0.02 loss, lower is better"
+    assert str(absolute) == "at most 0.02 absolute loss, lower is better"
 
 
 def test_direction_must_agree_with_the_study() -> None:

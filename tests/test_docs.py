@@ -20,6 +20,7 @@ import pytest
 from zygote import Zygote
 
 import optuna_quant
+from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
 from optuna_quant.cli.parser import command_parser
 from optuna_quant.samplers import strategies
 
@@ -82,6 +83,7 @@ PAGES = [ROOT / "README.md", *run_pages.pages()]
 _ANSWER = "A quantized model meets the criterion|NO GAIN"
 EXAMPLES = {
     "own_strategy.py": _ANSWER,
+    "own_backend.py": "A quantized model meets the criterion",
     "mixed_study.py": r"trials, the best:\n  trial \d+: accuracy",
     "digits/demo.py": _ANSWER,
 }
@@ -350,6 +352,15 @@ def test_command_line_page_names_every_option() -> None:
         if option.startswith("--")
     }
     assert {option for option in options if option not in text} == set()
+
+
+def test_page_of_recipes_has_a_row_for_each() -> None:
+    text = (DOCS / "recipes.md").read_text()
+    _, _, table = text.partition("| recipe | values |")
+    rows = re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.M)
+    assert sorted(rows) == sorted(RECIPES)
+    chosen = [row for row in rows if not RECIPES[row].in_all]
+    assert rows[-len(chosen) :] == chosen  # Those that "all" does not include come last.
 
 
 @pytest.mark.parametrize("path", all_pages(), ids=name)

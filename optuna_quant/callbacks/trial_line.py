@@ -128,6 +128,8 @@ def reference_for(
 ) -> Reference | None:
     """What a trial is described against: the best so far, or else the one before it.
 
+    One that tries what an earlier trial tried, as to evaluate it in full, is described by that.
+
     Args:
         study:
             The study.
@@ -142,7 +144,9 @@ def reference_for(
     met = ranked(candidates(study, policy.criterion, earlier), policy.objective)
     last = [each for each in earlier if each.state.is_finished()]
     space = space_of(study)
-    for trial in (*(c.trial for c in met[:1]), *reversed(last)):
+    tried = next((each.params for each in trials if each.number == number), None)
+    again = [each for each in last if tried and each.params == tried]
+    for trial in (*again[-1:], *(c.trial for c in met[:1]), *reversed(last)):
         config = config_of(space, trial)
         if config is not None and config.quantized_ops:
             return Reference(config, trial.number)

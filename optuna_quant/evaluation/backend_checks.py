@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import inspect
 from typing import TYPE_CHECKING
 
-from optuna_quant._common.user_warnings import warn_user
-from optuna_quant.backends.base import SharesCalibration
-from optuna_quant.backends.base import TrainsCandidates
+from optuna_quant._common.protocol_members import has_member
 from optuna_quant.data.inputs import InputSpec
+from optuna_quant.evaluation.half_written import OF_MODELS
+from optuna_quant.evaluation.half_written import warn_of_half_written
 
 
 if TYPE_CHECKING:
@@ -20,33 +19,23 @@ if TYPE_CHECKING:
 
 
 _MODEL = ("inputs", "outputs", "run", "nbytes", "fingerprint", "save")
-# Those that the protocol has on top of others.
-_TOGETHER = {
-    SharesCalibration: (
-        "is_calibrated",
-        "calibration_key",
-        "export_calibration",
-        "import_calibration",
-        "calibrate",
-    ),
-    TrainsCandidates: ("trains", "trained", "quantize_trained"),
-}
 
 
 def check_built(backend: Backend, model: Model) -> None:
-    """Refuse what is no model; its members are not computed.
+    """Refuse what is no model, and warn of offers in part; its members are not computed.
 
     Raises:
         TypeError:
             If it lacks members that every model has.
     """
-    missing = [name for name in _MODEL if not _has(model, name)]
+    missing = [name for name in _MODEL if not has_member(model, name)]
     if missing:
         raise TypeError(
             f"{type(backend).__name__}.quantize() must return an "
             f"optuna_quant.backends.base.Model, but returned a "
             f"{type(model).__name__}, which lacks {', '.join(missing)}."
         )
+    warn_of_half_written(model, OF_MODELS)
 
 
 def check_described(model: Model) -> None:
@@ -86,22 +75,3 @@ def executed_of(backend: Backend, config: QuantConfig) -> Mapping[str, ExecutedO
         if not all(hasattr(runs, name) for name in ("kernel", "integer", "note")):
             raise TypeError(f"{who}, but has a {type(runs).__name__} for {op!r}.")
     return found
-
-
-def warn_of_half_written(backend: Backend) -> None:
-    """Warn of members that the library does not look at because others are missing."""
-    for protocol, names in _TOGETHER.items():
-        found = [name for name in names if _has(backend, name)]
-        missing = [name for name in names if name not in found]
-        if missing and found not in ([], ["calibrate"]):
-            warn_user(
-                f"{type(backend).__name__} has {', '.join(found)} but not {', '.join(missing)}, "
-                f"so it is no {protocol.__name__}, and the library does without."
-            )
-
-
-def _has(value: object, name: str) -> bool:
-    """Whether there is a member; what is computed is not, unless it is found in no other way."""
-    nothing = object()
-    found = inspect.getattr_static(value, name, nothing)
-    return found is not nothing or hasattr(value, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from optuna_quant._common.protocol_members import members_of
+
 
 def lacks(value: object, protocol: type) -> str:
     """Say which members of a protocol an object lacks.
@@ -12,12 +14,5 @@ def lacks(value: object, protocol: type) -> str:
         protocol:
             The protocol.
     """
-    members = {
-        name
-        for base in protocol.__mro__
-        if getattr(base, "_is_protocol", False)
-        for name in vars(base)
-        if not name.startswith("_")
-    }
-    missing = sorted(name for name in members if not hasattr(value, name))
+    missing = sorted(name for name in members_of(protocol) if not hasattr(value, name))
     return f"{type(value).__name__} is no {protocol.__name__}: it lacks {', '.join(missing)}."

@@ -26,10 +26,11 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.loaders import kept_in_memory
 from optuna_quant.evaluation.backend_checks import check_built
 from optuna_quant.evaluation.backend_checks import check_described
-from optuna_quant.evaluation.backend_checks import warn_of_half_written
 from optuna_quant.evaluation.batches import batches_of
 from optuna_quant.evaluation.batches import warn_of_batches
 from optuna_quant.evaluation.data_checks import warn_of_data
+from optuna_quant.evaluation.half_written import OF_BACKENDS
+from optuna_quant.evaluation.half_written import warn_of_half_written
 from optuna_quant.evaluation.holdout_split import HoldoutSplit
 from optuna_quant.evaluation.holdout_split import as_fraction
 from optuna_quant.evaluation.holdout_split import split_holdout
@@ -129,7 +130,7 @@ def prepare(request: TuneOptions) -> TuningSetup:
     spaces = _spaces(request, strategy, tuning, space_of(backend, request.quantization))
     space = spaces[0]
     if request.backend is not None:
-        warn_of_half_written(backend)
+        warn_of_half_written(backend, OF_BACKENDS)
     fitted = _fitted(request, measure, held_out, backend=backend, space=space)
     costs = request.search.costs
     given_costs = None if costs is None else as_costs(costs, space)
@@ -327,6 +328,7 @@ def backend_of(
         "recipes": recipes,
         "inputs": inputs or None,
         "transform": request.evaluation.transform,
+        "latency_batch_size": request.evaluation.latency_batch_size,
         "providers": runtime.providers,
         "session_options": None if request.backend is not None else runtime.session(),
         "cache_dir": runtime.cache_dir,

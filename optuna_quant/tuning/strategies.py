@@ -13,6 +13,8 @@ from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.base import HasBlocks
 from optuna_quant.backends.base import OffersSensitivities
 from optuna_quant.backends.base import SensitivityKind
+from optuna_quant.evaluation.half_written import OF_SENSITIVITIES
+from optuna_quant.evaluation.half_written import warn_of_half_written
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import QuantSampler
@@ -158,6 +160,7 @@ def make_sampler(
     elif factory is not None:
         of_factory = {name: value for name, value in kwargs.items() if name in extra}
         own["sensitivity"] = factory(outputs=outputs, **of_factory)
+    warn_of_half_written(own.get("sensitivity"), OF_SENSITIVITIES)
     is_scored = own.get("sensitivity") is not None
     if _learns_from_blocks(cls, kwargs) and isinstance(backend, HasBlocks) and not is_scored:
         own.setdefault("blocks", backend.blocks())

@@ -309,7 +309,7 @@ def _get_model_graph_plot(info: _ModelGraphInfo) -> go.Figure:
         width=max(420, 130 + pixels * width),
         height=max(320, 110 + pixels * 1.15 * height),
         legend={"itemclick": False},
-        margin={"l": 20, "r": 20, "t": 60, "b": 20},
+        margin={"l": 20, "r": 20, "b": 20},
     )
     line = {"color": EDGE_COLOR, "width": 1.5}
     if info.edges:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import textwrap
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ from optuna_quant.visualization._names import for_plotly
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+
+_TOOLBAR = 30  # Its height in pixels.
+_LINE = 21  # That of a line of the title.
+_MOST_IN_LINE = 48  # Characters of a title that a card of the dashboard has room for.
 
 
 def is_available() -> bool:
@@ -52,15 +58,27 @@ def new_figure(title: str, *, x: str = "", y: str = "", **layout: object) -> go.
         **layout:
             More of the layout, as Plotly takes it.
     """
+    lines = textwrap.wrap(title, _MOST_IN_LINE)
+    top = _TOOLBAR + _LINE * len(lines) + 15
     figure = graph_objects().Figure()
     figure.update_layout(
         template="plotly_white",
-        title={"text": for_plotly(title), "font": {"size": 16}},
+        # Plotly's toolbar is in the upper right corner, over whatever else is there.
+        title={
+            "text": "<br>".join(map(for_plotly, lines)),
+            "font": {"size": 16},
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": _TOOLBAR},
+        },
+        modebar={"remove": ["select2d", "lasso2d"]},
         xaxis_title=for_plotly(x) or None,
         yaxis_title=for_plotly(y) or None,
         hoverlabel={"align": "left"},
-        **{"margin": {"l": 60, "r": 20, "t": 60, "b": 60}, **layout},
+        margin={"l": 60, "r": 20, "t": top, "b": 60},
     )
+    figure.update_layout(**layout)
     return figure
 
 

@@ -311,13 +311,14 @@ def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
     rest = "meets the criterion, and every other one is predicted to be no faster than FP32."
     assert str(result).splitlines() == [
         f"NO GAIN: the model that was tried does not {rest.replace('meets', 'meet')}",
-        "metric 0.9 (FP32), criterion: at most 0.1 loss, higher is better",
+        "metric 0.9 (FP32), criterion: at most 0.1 absolute loss, higher is better",
         "stopped: The strategy sees nothing left that is worth a trial after 1 model. By the cost "
         "table no quantized model is faster than FP32 (objective 'latency'): predicted 2.5 ms for "
         "the fastest one "
         "(1.2 times slower), 3.5 ms with everything quantized, against 2 ms in FP32. For the "
         "smallest model use objective='size' (--objective size); for as many quantized ops as the "
         "criterion allows, though the model is no faster, use objective='ops' (--objective ops); "
+        "for the times of batches use latency_batch_size=64 (--latency-batch-size 64); "
         "for another device give what ops cost there: costs= (--costs).",
     ]
     with pytest.raises(ValueError, match="FP32 itself is the best model here"):

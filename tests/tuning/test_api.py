@@ -168,7 +168,7 @@ def test_result_of_an_easy_model_is_the_default() -> None:
 def test_result_reads_well() -> None:
     lines = str(tune_fake()).splitlines()
     assert lines[0] == "A quantized model meets the criterion."
-    assert lines[1] == "metric 0.9, FP32 0.9, loss 0 (at most 0.1 loss, higher is better)"
+    assert lines[1] == "metric 0.9, FP32 0.9, loss 0 (at most 0.1 absolute loss, higher is better)"
     assert "1 of 3 ops quantized, 3.9 kB" in lines[2]
     assert lines[3] == "in fallback: a, c"
     assert lines[4].startswith("stopped: Trial ")
@@ -765,7 +765,7 @@ def test_tolerance_may_be_moved_and_old_trials_count(
     assert counting.seen[-1].config == result.config
     assert len(counting.seen) <= 2
     assert result.fallback_ops == ("c",)
-    assert "was started with another criterion (at most 0.1 loss" in caplog.text
+    assert "was started with another criterion (at most 0.1 absolute loss" in caplog.text
 
 
 # Strategies.

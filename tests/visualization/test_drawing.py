@@ -68,6 +68,21 @@ def test_plotly(kind: str, size: str, studies: dict[str, optuna.Study]) -> None:
     assert "<b> $x$" not in shown  # A tag of a name would vanish.
 
 
+TOOLBAR = 28  # Pixels: Plotly's buttons and the blank above them.
+
+
+@pytest.mark.parametrize("kind", PLOTS)
+def test_the_title_is_below_the_toolbar_and_in_a_narrow_card(
+    kind: str, studies: dict[str, optuna.Study]
+) -> None:
+    layout = PLOTS[kind].draw(studies["10 ops"], *arguments(kind, "10 ops")).layout
+    title, lines = layout.title, layout.title.text.split("<br>")
+    assert (title.yref, title.y, title.yanchor) == ("container", 1, "top")
+    assert title.pad.t >= TOOLBAR
+    assert layout.margin.t >= title.pad.t + 20 * len(lines) + 10  # Nothing else is up there.
+    assert max(map(len, lines)) <= 48  # 420 pixels.
+
+
 @pytest.mark.parametrize("size", NAMES)
 @pytest.mark.parametrize("kind", PLOTS)
 def test_matplotlib(kind: str, size: str, studies: dict[str, optuna.Study]) -> None:

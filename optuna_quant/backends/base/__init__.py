@@ -26,9 +26,11 @@ from optuna_quant.backends.base.backend import original_of
 from optuna_quant.backends.base.backend import simulated_target_of
 from optuna_quant.backends.base.calibration import Calibrates
 from optuna_quant.backends.base.calibration import CalibratesForConfigs
+from optuna_quant.backends.base.calibration import ChoosesLatencyFeed
 from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
 from optuna_quant.backends.base.calibration import TellsCalibrationBytes
+from optuna_quant.backends.base.calibration import latency_feed_of
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
@@ -70,6 +72,7 @@ __all__ = [
     "Calibrates",
     "CalibratesForConfigs",
     "CandidateModel",
+    "ChoosesLatencyFeed",
     "CompilesForUse",
     "CountsPasses",
     "ExecutedOp",
@@ -117,6 +120,7 @@ __all__ = [
     "as_used",
     "atomic_write",
     "depends_on_batch",
+    "latency_feed_of",
     "native_of",
     "original_of",
     "simulated_target_of",

@@ -215,7 +215,7 @@ class CalibrationData:
             feed = {spec.name: whole[spec.name] for spec in self._inputs}
             samples = self._samples(feed)
             stops = [samples]
-            if self._is_divisible(feed):
+            if self.is_divisible(feed):
                 stops = sorted({min(size - seen, samples) for size in ahead} | {samples})
             start = 0
             for stop in stops:
@@ -241,7 +241,7 @@ class CalibrationData:
             tuple(sizes),
             [spec.name for spec in self._inputs],
             self._constants.values,
-            self._is_divisible,
+            self.is_divisible,
         )
 
     def fingerprint(self) -> str:
@@ -296,7 +296,8 @@ class CalibrationData:
         first = feed[self._inputs[0].name]
         return first.shape[0] if first.ndim else 1
 
-    def _is_divisible(self, feed: Feed) -> bool:
+    def is_divisible(self, feed: Feed) -> bool:
+        """Whether batches can be cut and put together along their first axis."""
         axes = {spec.shape[0] if spec.shape else 0 for spec in self._inputs}
         lengths = {array.shape[0] for array in feed.values() if array.ndim}
         if not self._constants.allow_cutting:

@@ -91,6 +91,9 @@ class TorchBackend(
             The calibration sampling sizes to choose from, default first. None to use all samples.
         calibration_batch_size:
             How many samples go through the model at once, where the whole set is given.
+        latency_batch_size:
+            How many samples are in a run whose time is measured: by :meth:`costs`, and for what an
+            answer gains. Give the batch that the model will be used with.
         approach:
             ``"static"`` (activation ranges from calibration), ``"dynamic"`` (found at run time,
             for Linear layers), ``"weight_only"`` (weights of few bits in groups), ``"auto"``
@@ -141,6 +144,7 @@ class TorchBackend(
         calibration_data: object = None,
         calibration_sizes: Sequence[int] | None = None,
         calibration_batch_size: int = DEFAULT_BATCH_SIZE,
+        latency_batch_size: int = 1,
         approach: str | None = None,
         dynamic_shapes: Mapping[str, object] | Sequence[object] | None = None,
         device: str | torch.device | None = None,
@@ -164,7 +168,11 @@ class TorchBackend(
         specs = input_specs(self._exported)
         self._reader = SampleReader(lambda: specs, inputs=inputs, transform=transform)
         self._samples = Samples(
-            self._reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes
+            self._reader,
+            calibration_data,
+            batch_size=calibration_batch_size,
+            sizes=sizes,
+            latency_batch_size=latency_batch_size,
         )
         self._files = (
             {"calibration data": Path(calibration_data)}

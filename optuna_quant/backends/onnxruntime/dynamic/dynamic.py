@@ -57,7 +57,8 @@ def apply_dynamic(
 
     - ``MatMul`` and ``Gemm``: ``MatMulInteger``; weight per tensor or per channel.
     - ``Conv`` and ``com.microsoft.FusedConv``: ``ConvInteger``, which is slower than the float
-      kernel; weight per tensor, or per channel if it is sym.
+      kernel; weight per tensor, or per channel if it is sym. Before ONNX Runtime 1.24 its kernel
+      takes weights of uint8 only.
     - ``Gather``: a ``Gather`` from an integer table; weight per tensor.
     - ``LSTM``: ``DynamicQuantizeLSTM``; weights per tensor or per channel.
     - ``com.microsoft.Attention``: ``QAttention``; weight per tensor or per channel.
