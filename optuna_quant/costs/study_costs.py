@@ -204,8 +204,9 @@ class StudyCosts:
         if feed is not None and kept is not None and kept != str(feed[0]):
             raise ValueError(
                 f"The study {study.study_name!r} was searched by the times of batches of {kept} "
-                f"samples, and latency_batch_size is {feed[0]} now: give {kept}, or another "
-                "study_name (from_study= takes over what was evaluated)."
+                f"samples, and now they would be of {feed[0]}: give latency_batch_size={kept} "
+                f"(--latency-batch-size {kept}), or another study_name (--study-name); "
+                "from_study= (--from-study) takes over what was evaluated."
             )
 
     def counted(self, study: optuna.Study) -> tuple[Costs | None, str]:

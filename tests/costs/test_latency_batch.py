@@ -65,9 +65,9 @@ def test_a_search_counts_and_measures_the_batch() -> None:
     assert costs.conditions["batch"] == "6"
     if result.gain is not None:
         assert result.gain.batch == 6
-    with pytest.raises(ValueError, match=r"by the times of batches of 6 samples, .* is 1 now"):
+    with pytest.raises(ValueError, match=r"by the times of batches of 6 samples, .* of 1: give"):
         go(storage)
-    with pytest.raises(ValueError, match=r"by the times of batches of 6 samples, .* is 2 now"):
+    with pytest.raises(ValueError, match=r"by the times of batches of 6 samples, .* of 2: give"):
         go(storage, latency_batch_size=2)
     again = go(storage, latency_batch_size=6)
     assert len(again.study.trials) == len(result.study.trials)
