@@ -1,8 +1,9 @@
-"""Take the pictures of a terminal, a notebook and the dashboard: the digits example in each.
+"""Take the pictures of a terminal, a notebook, the dashboard and a report of the digits example.
 
     python docs/draw_screens.py terminal      # needs tmux, Pillow and Chromium
     python docs/draw_screens.py notebook      # needs nbconvert, ipykernel, Pillow and Chromium
     python docs/draw_screens.py dashboard     # needs optuna-dashboard, Pillow and Chromium
+    python docs/draw_screens.py report        # needs Pillow and Chromium
 
 The times in them, and with them the answer, are those of the machine.
 """
@@ -149,6 +150,16 @@ def dashboard(folder: Path) -> None:
         served.wait()
 
 
+def report(folder: Path) -> None:
+    """The upper part of the report's page."""
+    page = folder / "report.html"
+    search = [*COMMAND.split()[1:], "--report", str(page)]
+    subprocess.run(
+        [Path(sys.executable).parent / "optuna-quant", *search], cwd=folder, check=False
+    )
+    photograph(page, IMAGES / "report.png", width=1140, height=1400)
+
+
 def photograph(
     page: Path | str, image: Path, *, width: int, height: int = 3000, at: Path | None = None
 ) -> None:
@@ -192,7 +203,7 @@ def photograph(
     box = ImageChops.difference(shown, Image.new("RGB", shown.size, "white")).getbbox()
     if box is not None:
         shown = shown.crop((0, 0, min(shown.width, box[2] + 16), min(shown.height, box[3] + 16)))
-    shown.quantize(128).save(image, optimize=True)
+    shown.quantize(256, Image.Quantize.MAXCOVERAGE).save(image, optimize=True)
     print(f"written: {image}")
 
 
@@ -202,9 +213,10 @@ def main() -> None:
         "terminal": terminal,
         "notebook": notebook,
         "dashboard": dashboard,
+        "report": report,
     }
     parser = argparse.ArgumentParser(description="Take pictures for the documentation.")
-    parser.add_argument("kinds", nargs="+", choices=kinds, metavar="terminal|notebook|dashboard")
+    parser.add_argument("kinds", nargs="+", choices=kinds, metavar="|".join(kinds))
     for kind in parser.parse_args().kinds:
         with tempfile.TemporaryDirectory() as folder:
             for name in FILES:

@@ -222,11 +222,10 @@ class _Problem:
         rows.append(head)
         columns.append(tail)
         capacities.append(np.where(finite, np.ceil(self.prices * unit), _LARGEST_FLOW))
+        # SciPy 1.11 takes places of 32 bits only.
+        places = np.concatenate(rows).astype(np.int32), np.concatenate(columns).astype(np.int32)
         graph = csr_array(
-            (
-                np.minimum(np.concatenate(capacities), _LARGEST_FLOW).astype(np.int32),
-                (np.concatenate(rows), np.concatenate(columns)),
-            ),
+            (np.minimum(np.concatenate(capacities), _LARGEST_FLOW).astype(np.int32), places),
             shape=(self.nodes + 2, self.nodes + 2),
         )
         graph.sum_duplicates()

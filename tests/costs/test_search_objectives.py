@@ -444,7 +444,7 @@ def test_a_model_is_better_if_it_is_faster_by_more_than_noise(
 )
 def test_a_prediction_that_was_far_off_is_told(monkeypatch, seconds, noise, is_said):
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2e-3, seconds, seconds, noise=noise)
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from functools import cached_property
 import os
 from pathlib import Path
 from threading import RLock
@@ -32,7 +31,6 @@ from optuna_quant.backends.torch.describing import DescribingBackend
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
 from optuna_quant.backends.torch.models import CandidateModels
 from optuna_quant.backends.torch.options import checked_approach
-from optuna_quant.backends.torch.options import find_capability
 from optuna_quant.backends.torch.planning import Planner
 from optuna_quant.backends.torch.program.content import program_digest
 from optuna_quant.backends.torch.program.devices import on_device
@@ -55,7 +53,6 @@ if TYPE_CHECKING:
 
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
-    from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.wishes import OpDict
 
@@ -214,6 +211,7 @@ class TorchBackend(
             self._samples,
             self._calibration,
             self._weights,
+            self._exported.module_paths(),
             models,
             Trainer(self._program, state, training, reduce_range=reduce_range),
             size.in_floats,
@@ -236,26 +234,6 @@ class TorchBackend(
         return (".pt2", ".pt")
 
     # What can be done with each op.
-
-    @cached_property
-    def _capability(self) -> Capability:
-        return find_capability(
-            self._program.ops,
-            self._approach,
-            calibration_sizes=self._samples.sizes,
-            has_data=self._samples.calibration is not None,
-            known_names=self._known_names(),
-        )
-
-    def _known_names(self) -> list[str]:
-        """What else a user may name: the other nodes, and modules that are no ops."""
-        paths = self._exported.module_paths()
-        containers = {path.rpartition(".")[0] for path in paths}
-        return [*(node.name for node in self._flow.nodes), *sorted(paths - containers)]
-
-    def capability(self) -> Capability:
-        """What can be done with each op of the program."""
-        return self._capability
 
     def tuning_space(
         self,
