@@ -1,14 +1,15 @@
 """What is found for the cases as PyTorch modules, for PyTorch and on the ONNX road.
 
-One thread; each case at one tolerance, with ``evaluate=``. First the accuracy of FP32, the time of
-its compiled program for a batch of 64, and that with all ops in bfloat16 over it. Then the answers
-of ``tune(backend=TorchBackend(...))`` and ``tune(module, ...)`` for each objective. ``met``:
-``FP32`` where nothing is better. ``evals``: samples run through models over the evaluation set,
-sensitivities included. ``fallback``: ops that are not quantized, and ``bf16``: how many of those
-run in bfloat16. ``agree``: the part of the samples with the same class in the simulation and in
-the converted program, and ``differ``: the difference of their accuracies. The time of the answer,
-compiled where it is PyTorch's, all in turns: ``ms``, ``/FP32`` and ``/bf16``: over those of the
-compiled programs, and ``/own``: over FP32 in the same runtime. ``file``: its file over FP32's.
+One thread; each case at one tolerance, with ``evaluate=``; latency is that of a batch of 64. First
+the accuracy of FP32, the time of its compiled program for a batch of 64, and that with all ops in
+bfloat16 over it. Then the answers of ``tune(backend=TorchBackend(...))`` and ``tune(module, ...)``
+for each objective. ``met``: ``FP32`` where nothing is better. ``evals``: samples run through
+models over the evaluation set, sensitivities included. ``fallback``: ops that are not quantized,
+and ``bf16``: how many of those run in bfloat16. ``agree``: the part of the samples with the same
+class in the simulation and in the converted program, and ``differ``: the difference of their
+accuracies. The time of the answer, compiled where it is PyTorch's, all in turns: ``ms``, ``/FP32``
+and ``/bf16``: over those of the compiled programs, and ``/own``: over FP32 in the same runtime.
+``file``: its file over FP32's.
 
 In the environment: ``CASE`` and ``OBJECTIVE`` (separated by commas; default: all, and
 ``latency,size``), ``SECONDS`` (for each search, default 1800), ``ONNX=0`` (without the ONNX road).
@@ -129,7 +130,8 @@ def module_cases(cases: Path) -> Iterator[ModuleCase]:
         if name in only:
             case, module = load_case(cases / name), module_of(cases / name)
             x = torch.from_numpy(case.calibration)
-            yield ModuleCase(case, module, TorchBackend(module, x[:2], calibration_data=x))
+            backend = TorchBackend(module, x[:2], calibration_data=x, latency_batch_size=BATCH)
+            yield ModuleCase(case, module, backend)
 
 
 def _rows(it: ModuleCase) -> Iterator[str]:
@@ -203,6 +205,7 @@ def _onnx(it: ModuleCase, objective: str) -> TuningResult | None:
         model=it.module,
         example_inputs=x[:2],
         calibration_data=x,
+        latency_batch_size=BATCH,
         threads=1,
     )
 

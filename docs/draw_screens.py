@@ -1,8 +1,9 @@
-"""Take the pictures of a terminal, a notebook and the dashboard: the digits example in each.
+"""Take the pictures of a terminal, a notebook, the dashboard and a report of the digits example.
 
     python docs/draw_screens.py terminal      # needs tmux, Pillow and Chromium
     python docs/draw_screens.py notebook      # needs nbconvert, ipykernel, Pillow and Chromium
     python docs/draw_screens.py dashboard     # needs optuna-dashboard, Pillow and Chromium
+    python docs/draw_screens.py report        # needs Pillow and Chromium
 
 The times in them, and with them the answer, are those of the machine.
 """
@@ -32,9 +33,10 @@ IMAGES = DOCS / "images"
 FILES = ("model.onnx", "calib.npz", "eval.npz")
 
 COLUMNS, LINES = 120, 44
+# Without recipes there is something to decide for the ops.
 COMMAND = (
     "optuna-quant tune model.onnx --calibration calib.npz --data eval.npz "
-    "--tolerable-loss 0.01 --timeout 2m"
+    "--tolerable-loss 0.01 --timeout 2m --recipes none"
 )
 END = "written: model.quantized.onnx"
 SECONDS = 600.0
@@ -49,6 +51,7 @@ CELLS = (
     '    data="eval.npz",\n'
     "    tolerable_loss=0.01,\n"
     "    timeout=60,\n"
+    '    recipes="none",\n'
     ")",
     "result",
     'result.report()[["op", "op_type", "weight", "runs", "seconds_gained"]]',
@@ -125,8 +128,7 @@ def notebook(folder: Path) -> None:
 def dashboard(folder: Path) -> None:
     """The page of a study in optuna-dashboard, and its note."""
     here = Path(sys.executable).parent
-    # Without recipes there is something to decide for the ops.
-    search = [*COMMAND.split()[1:], "--recipes", "none"]
+    search = COMMAND.split()[1:]
     record = ["--storage", "digits.journal", "--study-name", "digits"]
     # No answer is an answer as well; what it says of it is not looked at here.
     subprocess.run([here / "optuna-quant", *search, *record], cwd=folder, check=False)
@@ -146,6 +148,16 @@ def dashboard(folder: Path) -> None:
     finally:
         served.terminate()
         served.wait()
+
+
+def report(folder: Path) -> None:
+    """The upper part of the report's page."""
+    page = folder / "report.html"
+    search = [*COMMAND.split()[1:], "--report", str(page)]
+    subprocess.run(
+        [Path(sys.executable).parent / "optuna-quant", *search], cwd=folder, check=False
+    )
+    photograph(page, IMAGES / "report.png", width=1140, height=1400)
 
 
 def photograph(
@@ -191,7 +203,7 @@ def photograph(
     box = ImageChops.difference(shown, Image.new("RGB", shown.size, "white")).getbbox()
     if box is not None:
         shown = shown.crop((0, 0, min(shown.width, box[2] + 16), min(shown.height, box[3] + 16)))
-    shown.quantize(128).save(image, optimize=True)
+    shown.quantize(256, Image.Quantize.MAXCOVERAGE).save(image, optimize=True)
     print(f"written: {image}")
 
 
@@ -201,9 +213,10 @@ def main() -> None:
         "terminal": terminal,
         "notebook": notebook,
         "dashboard": dashboard,
+        "report": report,
     }
     parser = argparse.ArgumentParser(description="Take pictures for the documentation.")
-    parser.add_argument("kinds", nargs="+", choices=kinds, metavar="terminal|notebook|dashboard")
+    parser.add_argument("kinds", nargs="+", choices=kinds, metavar="|".join(kinds))
     for kind in parser.parse_args().kinds:
         with tempfile.TemporaryDirectory() as folder:
             for name in FILES:

@@ -115,9 +115,17 @@ class AccuracyCriterion:
             raise ValueError(
                 f"criterion must be one of {', '.join(CRITERIA)}, but got {self.criterion!r}."
             )
-        loss = _number("tolerable_loss", self.tolerable_loss)
+        loss = _number("tolerable_loss", self.tolerable_loss, is_part=self.criterion == "relative")
         if math.isnan(loss) or math.isinf(loss) or loss < 0:
-            raise ValueError(f"tolerable_loss must be a number of at least 0, but got {loss}.")
+            more = ""
+            if -math.inf < loss < 0:
+                more = (
+                    " A gain over the FP32 model cannot be demanded: a model that is better than "
+                    "it meets any criterion."
+                )
+            raise ValueError(
+                f"tolerable_loss must be a number of at least 0, but got {loss}.{more}"
+            )
         if self.criterion == "relative" and loss > 1:
             raise ValueError(
                 "A relative tolerable_loss is a fraction of the baseline, "
@@ -257,9 +265,9 @@ class AccuracyCriterion:
         return f"{percent(loss)}%" if self.criterion == "relative" else f"{loss:.4g}"
 
     def __str__(self) -> str:
-        kind = "relative " if self.criterion == "relative" else ""
         better = "higher" if self.higher_is_better else "lower"
-        return f"at most {self.show(self.tolerable_loss)} {kind}loss, {better} is better"
+        most = self.show(self.tolerable_loss)
+        return f"at most {most} {self.criterion} loss, {better} is better"
 
 
 def check_one_criterion(**given: object) -> None:
@@ -287,16 +295,25 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any, *, is_part: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, but got {value!r}{_in_percent(value)}.")
+        cure = _in_percent(value, is_part=is_part)
+        raise TypeError(f"{name} must be a number, but got {value!r}{cure}.")
     return float(value)
 
 
-def _in_percent(value: Any) -> str:
+def _in_percent(value: Any, *, is_part: bool) -> str:
     """What to write for a percentage; empty if it is none."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", value) if isinstance(value, str) else None
-    return "" if found is None else f"; for {value} give {float(found[1]) / 100:g}"
+    if found is None:
+        return ""
+    part = f"{float(found[1]) / 100:g}"
+    if is_part:
+        return f"; for {value} give {part}"
+    return (
+        "; with criterion='absolute' it is in units of the metric, so for a part of it take "
+        f"criterion='relative' with {part}"
+    )
 
 
 def check_is_criterion(given: object) -> None:

@@ -23,6 +23,8 @@ from kept import keep_what_stays_the_same
 from zygote import Zygote
 from zygote import zygote as zygotes
 
+from optuna_quant._common import steps
+
 
 # No time is promised for an example, and the machine may be busy.
 settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -63,6 +65,12 @@ def quiet_optuna() -> None:
     import optuna_quant._optuna  # noqa: F401 (it would say otherwise later)
 
     logging.getLogger("optuna_quant").parent = logging.getLogger()
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown does not depend on how fast the machine is."""
+    monkeypatch.setattr(steps, "TOLD_AFTER_SECONDS", 3600.0)
 
 
 @pytest.fixture(scope="session")

@@ -242,7 +242,7 @@ class Ready(NamedTuple):
 
     def feeds(self) -> list[dict[str, np.ndarray[Any, Any]]]:
         """Batches of several sizes."""
-        name = self.backend._specs[0].name
+        name = self.backend._parts.inputs[0].name
         return [{name: self.samples[:size].numpy()} for size in (5, 1, 16)]
 
     def config(self, label: str) -> QuantConfig:

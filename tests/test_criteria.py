@@ -167,6 +167,12 @@ def test_baseline_must_be_finite(baseline: float) -> None:
         ({"tolerable_loss": True}, TypeError, "tolerable_loss must be a number.*True"),
         ({"tolerable_loss": "0.1"}, TypeError, "tolerable_loss must be a number.*'0.1'"),
         ({"tolerable_loss": "1%"}, TypeError, "'1%'; for 1% give 0.01"),
+        (
+            {"tolerable_loss": "1%", "criterion": "absolute"},
+            TypeError,
+            "in units of the metric, so .* criterion='relative' with 0.01",
+        ),
+        ({"tolerable_loss": -0.1}, ValueError, "A gain over the FP32 model cannot be demanded"),
         ({"tolerable_loss": None}, TypeError, "tolerable_loss must be a number.*None"),
         ({"criterion": "percent"}, ValueError, "relative, absolute.*'percent'"),
         ({"higher_is_better": "no"}, TypeError, "higher_is_better.*'no'"),
@@ -200,7 +206,7 @@ def test_accuracy_criterion_reads_well() -> None:
     shown = [AccuracyCriterion().show(loss) for loss in (0.00451, 0.9999, 1.0, -52.1)]
     assert shown == ["0.451%", "100%", "100%", "-5210%"]
     absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=0.02, higher_is_better=False)
-    assert str(absolute) == "at most 0.02 loss, lower is better"
+    assert str(absolute) == "at most 0.02 absolute loss, lower is better"
 
 
 def test_direction_must_agree_with_the_study() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
 import sys
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Protocol
 from typing import TextIO
 
 from optuna_quant._common.printable import printable
+from optuna_quant._common.steps import LateTeller
 
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class Display(Protocol):
 
 
 class LineDisplay:
-    """A plain line for each trial, for logs and pipes.
+    """A plain line for each trial, for logs and pipes; and of other steps that take long.
 
     Args:
         stream:
@@ -95,29 +97,38 @@ class LineDisplay:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
+        self._steps = LateTeller(self._write)
 
     def add(self, line: TrialLine) -> None:
         """Write a line."""
+        self._write(str(line))
+
+    def _write(self, line: str) -> None:
         stream = self._stream or sys.stderr
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        text = printable(str(line)).encode(encoding, "backslashreplace").decode(encoding)
-        print(text, file=stream, flush=True)
+        text = printable(line).encode(encoding, "backslashreplace").decode(encoding)
+        with contextlib.suppress(OSError, ValueError):  # It may have no reader.
+            print(text, file=stream, flush=True)
 
     def update(self, running: Sequence[Running]) -> None:
         """Nothing: a log has what is over."""
 
     def doing(self, what: str) -> None:
-        """Nothing, as above."""
+        """Write a line if it takes long."""
+        self._steps(what)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *ended: object) -> None:
-        pass
+        self._steps("")
 
 
 class NoDisplay(LineDisplay):
     """Shows nothing."""
 
     def add(self, line: TrialLine) -> None:
+        """Nothing."""
+
+    def doing(self, what: str) -> None:
         """Nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 import threading
 from typing import TYPE_CHECKING
 from typing import TextIO
@@ -15,6 +16,7 @@ from optuna_quant.callbacks.trial_line import reference_for
 from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.callbacks.wording import shown_config
 from optuna_quant.callbacks.wording import space_of
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class Progress:
         self._left_out = left_out
         self._running: dict[int, Running] = {}
         self._lock = threading.Lock()
+        self._is_repeating = False
+        self._not_shown = 0
 
     def start(self, study: optuna.Study, number: int, config: QuantConfig) -> None:
         """Show what a trial tries that starts.
@@ -98,16 +102,31 @@ class Progress:
             self._display.update(shown)
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Show a trial that has ended."""
+        """Show a trial that has ended; of several repeats in a row the first one only."""
         line = describe_trial(study, trial, self._policy, left_out=self._left_out)
+        repeats = TrialView(trial).reused_from is not None
         with self._lock:
             self._running.pop(trial.number, None)
             shown = list(self._running.values())
+            is_shown = not (repeats and self._is_repeating)
+            not_shown, self._not_shown = self._not_shown, 0
+            if not is_shown:
+                self._not_shown = not_shown + 1
+            self._is_repeating = repeats
         # The search is worth more than its lines, which may have no reader.
         with contextlib.suppress(OSError, ValueError):
-            self._display.add(line)
+            if is_shown:
+                self._display.add(replace(line, after=_after(not_shown)))
             self._display.update(shown)
 
     def line(self, study: optuna.Study, trial: FrozenTrial) -> str:
         """The line of a trial that has ended."""
         return str(describe_trial(study, trial, self._policy, left_out=self._left_out))
+
+
+def _after(not_shown: int) -> str:
+    """What is said of trials before one that were not shown."""
+    if not not_shown:
+        return ""
+    trials = "1 trial" if not_shown == 1 else f"{not_shown} trials"
+    return f"after {trials} with models of earlier ones"

@@ -107,8 +107,9 @@ class TerminalDisplay:
         number = Text(f"{line.number}", style="bold")
         decided = Text(printable(line.decided), style=line.mood.value)
         tries = Text(printable(line.tries))
-        if line.stage:
-            tries.append(f"{' ' if line.tries else ''}({printable(line.stage)})", style="dim")
+        if line.shown_stage:
+            stage = printable(line.shown_stage)
+            tries.append(f"{' ' if line.tries else ''}({stage})", style="dim")
         if self._console.width < _WIDE:
             grid = Table.grid(padding=(0, 1))
             grid.add_column(width=3, justify="right")

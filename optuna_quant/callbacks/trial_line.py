@@ -76,6 +76,8 @@ class TrialLine:
             The best trial so far, with its gain.
         left:
             The time so far, and what is left.
+        after:
+            What is said of trials before it that have no line; empty if there are none.
     """
 
     number: int
@@ -85,12 +87,18 @@ class TrialLine:
     mood: Mood
     best: str
     left: str
+    after: str = ""
 
     def __str__(self) -> str:
-        stage = f" ({self.stage})" if self.stage else ""
+        stage = f" ({self.shown_stage})" if self.shown_stage else ""
         parts = [f"trial {self.number}{stage}", self.tries, self.decided]
         parts += [f"best: {self.best}", self.left]
         return " | ".join(part for part in parts if part)
+
+    @property
+    def shown_stage(self) -> str:
+        """The stage, and what is said of trials before it."""
+        return "; ".join(part for part in (self.stage, self.after) if part)
 
 
 def describe_trial(
@@ -128,6 +136,8 @@ def reference_for(
 ) -> Reference | None:
     """What a trial is described against: the best so far, or else the one before it.
 
+    One that tries what an earlier trial tried, as to evaluate it in full, is described by that.
+
     Args:
         study:
             The study.
@@ -142,7 +152,9 @@ def reference_for(
     met = ranked(candidates(study, policy.criterion, earlier), policy.objective)
     last = [each for each in earlier if each.state.is_finished()]
     space = space_of(study)
-    for trial in (*(c.trial for c in met[:1]), *reversed(last)):
+    tried = next((each.params for each in trials if each.number == number), None)
+    again = [each for each in last if tried and each.params == tried]
+    for trial in (*again[-1:], *(c.trial for c in met[:1]), *reversed(last)):
         config = config_of(space, trial)
         if config is not None and config.quantized_ops:
             return Reference(config, trial.number)

@@ -95,8 +95,8 @@ def shown_config(
         parts = ["FP32"]
     elif len(counts) == 1:
         ((kind, count),) = counts.items()
-        parts = [f"all {total} ops in {kind}" if count == total else ""]
-        parts = [parts[0] or f"{count} of {total} ops in {kind}"]
+        every = "the only op" if total == 1 else f"all {total} ops"
+        parts = [f"{every if count == total else f'{count} of {total} ops'} in {kind}"]
     else:
         each = [f"{count} in {kind}" for kind, count in counts.most_common()]
         parts = [f"of {total} ops {', '.join(each)}"]

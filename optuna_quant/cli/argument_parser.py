@@ -20,9 +20,11 @@ _HAVE = ("has", "have")
 # What neural-compressor 2 has as one value, and what that is here.
 _ELSEWHERE: Mapping[str, str] = MappingProxyType(
     {
+        "--absolute": "give --criterion absolute",
         "--accuracy-criterion": "give --tolerable-loss, --criterion and --lower-is-better",
         "--calibration-sampling-size": "give --calibration-samples",
         "--quant-format": "models are always written with QuantizeLinear pairs (QDQ)",
+        "--relative": "give --criterion relative, which is the default",
         "--tuning-criterion": "give --strategy, --timeout, --max-trials and --objective",
     }
 )

@@ -48,6 +48,7 @@ from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.prepare import prepare
+from optuna_quant.tuning.run import run_search
 from optuna_quant.tuning.status import MET
 from optuna_quant.tuning.status import status_of
 from optuna_quant.tuning.strategies import choose_strategy
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from optuna_quant._common.option_kinds import Plain
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
     from optuna_quant.tuning.result import TuningResult
-    from optuna_quant.tuning.run import TuningRun
+    from optuna_quant.tuning.setup import TuningSetup
 
 
 @storage_errors()
@@ -112,7 +113,8 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
         say(_where_it_starts(study, before))
     problem = None
     try:
-        result = search.run(
+        result = run_search(
+            search,
             storage=storage,
             study_name=study.study_name,
             options=replace(request.search, show_progress=shown),
@@ -134,7 +136,7 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
 def _study(
     args: argparse.Namespace,
     given: Mapping[str, Any],
-    search: TuningRun,
+    search: TuningSetup,
     model: Path,
     storage: BaseStorage,
     rank: Rank,

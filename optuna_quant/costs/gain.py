@@ -38,9 +38,10 @@ class Gain:
 
     Args:
         seconds:
-            The median seconds of a run of the quantized model; :obj:`None` if not measured.
+            The seconds of a run of the quantized model: those of the FP32 model times
+            ``time_ratio``; :obj:`None` if not measured.
         fp32_seconds:
-            Those of the FP32 model.
+            The median seconds of a run of the FP32 model.
         time_ratio:
             How many times as long as FP32 it takes, by runs side by side, with a 95% interval
             that reaches at least 1% to both sides.
@@ -122,7 +123,7 @@ class Gain:
             fits = found.low <= self.seconds / self.fp32_seconds <= found.high
             return f"no difference beyond noise{'' if fits else ' in paired runs'}{interval}"
         shown = shown_ratio(found.value)
-        # Where the machine was busy the median of ratios may be far from the ratio of medians.
+        # In studies of before: where the machine was busy the two differ.
         if shown != shown_ratio(self.seconds / self.fp32_seconds):
             shown = f"{shown} in the median of paired runs"
         return f"{shown}{interval}"
@@ -158,7 +159,8 @@ class Measured:
         fp32_seconds:
             The median seconds of the FP32 model.
         seconds:
-            Those of each other one.
+            Those of each other one: of the FP32 model times the ratio. The median of its own runs
+            would not fit the ratio where the machine was busy for a while.
         ratios:
             How many times as long as FP32 each takes.
         runs:
@@ -200,12 +202,9 @@ def measure_against(
     if any(_halves_disagree(timings[0], each) for each in timings[1:]):
         timings = measure(rounds=_LONGER * _ROUNDS, seconds=_LONGER * seconds)
     reference, *rest = timings
-    return Measured(
-        reference.seconds,
-        [each.seconds for each in rest],
-        [_ratio(reference, each) for each in rest],
-        len(reference.runs),
-    )
+    ratios = [_ratio(reference, each) for each in rest]
+    others_seconds = [reference.seconds * ratio.value for ratio in ratios]
+    return Measured(reference.seconds, others_seconds, ratios, len(reference.runs))
 
 
 def _ratio(reference: Timing, other: Timing) -> Ratio:

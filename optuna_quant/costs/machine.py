@@ -11,8 +11,9 @@ from optuna_quant.workers.cores import available_cores
 
 def machine_conditions() -> dict[str, str]:
     """The machine and its processor, for the conditions of costs."""
+    cores = available_cores()
     return {
-        "machine": f"{platform.machine()}, {available_cores()} cores",
+        "machine": f"{platform.machine()}, {cores} core{'' if cores == 1 else 's'}",
         "processor": _processor(),
     }
 

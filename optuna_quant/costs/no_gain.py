@@ -117,6 +117,10 @@ class NoGain:
         elif self._is_within_noise:
             advice.append("to try quantized ones all the same use op_types='all' (--op-types all)")
         if LATENCY in self.known.measures and not self.known.times_are_given:
+            if self.known.costs.conditions.get("batch") == "1":
+                advice.append(
+                    "for the times of batches use latency_batch_size=64 (--latency-batch-size 64)"
+                )
             advice.append("for another device give what ops cost there: costs= (--costs)")
         text = "; ".join(advice)
         return f" {text[0].upper()}{text[1:]}." if text else ""

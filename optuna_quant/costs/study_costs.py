@@ -16,6 +16,7 @@ from optuna.logging import get_logger
 
 from optuna_quant import _optuna
 from optuna_quant.backends.base import PreviewsCalibration
+from optuna_quant.backends.base import latency_feed_of
 from optuna_quant.backends.base import original_of
 from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.costs.costs import Costs
@@ -23,6 +24,7 @@ from optuna_quant.costs.costs import CountsCosts
 from optuna_quant.costs.costs import HasCostConditions
 from optuna_quant.costs.costs import MeasuresCosts
 from optuna_quant.costs.objective import BIT_OPERATIONS
+from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
@@ -137,7 +139,12 @@ class StudyCosts:
         return float(self._backend.quantize(self._space.fp32()).nbytes)
 
     def known(self, study: optuna.Study) -> Costs | None:
-        """What was given, or what a study keeps already; :obj:`None` if there is nothing."""
+        """What was given, or what a study keeps already; :obj:`None` if there is nothing.
+
+        Raises:
+            ValueError:
+                If times were measured with another batch than the backend is set to.
+        """
         name = f"{record.GIVEN_COSTS}:{self._key}"
         kept = read_text(study, name)
         if self._given is not None:
@@ -153,7 +160,11 @@ class StudyCosts:
         if kept is not None:
             return _given(kept)
         measured = ComputeOnce(study, self._measured_name).read()
-        return None if measured is None else _costs_of(measured.decode())[0]
+        if measured is None:
+            return None
+        found = _costs_of(measured.decode())[0]
+        self._check_batch(study, found)
+        return found
 
     def get(self, study: optuna.Study, *, must: bool) -> tuple[Costs | None, str]:
         """The costs, measured if need be, once for all workers of the study.
@@ -184,6 +195,19 @@ class StudyCosts:
         if costs is None and must:
             raise ValueError(f"Costs could not be measured: {why}")
         return costs, why
+
+    def _check_batch(self, study: optuna.Study, costs: Costs | None) -> None:
+        if costs is None or LATENCY not in costs.tables:
+            return
+        feed = latency_feed_of(self._backend)
+        kept = costs.conditions.get("batch")
+        if feed is not None and kept is not None and kept != str(feed[0]):
+            raise ValueError(
+                f"The study {study.study_name!r} was searched by the times of batches of {kept} "
+                f"samples, and now they would be of {feed[0]}: give latency_batch_size={kept} "
+                f"(--latency-batch-size {kept}), or another study_name (--study-name); "
+                "from_study= (--from-study) takes over what was evaluated."
+            )
 
     def counted(self, study: optuna.Study) -> tuple[Costs | None, str]:
         """Costs that need no measurement, once for all workers.

@@ -106,11 +106,16 @@ def gain_columns(
         if column is not None and (objective.costs.tables or column != "gained"):
             gains = op_gains(table, single, config, own=True)
             columns[column] = {
-                op: gains[op].gain if config[op].is_quantized else 0.0
+                op: _rounded(gains[op].gain, name) if config[op].is_quantized else 0.0
                 for op in config.ops
                 if op in gains
             }
     return columns
+
+
+def _rounded(gain: float, measure: str) -> float:
+    """A gain without digits that mean nothing: whole bytes, four digits of the others."""
+    return float(round(gain)) if measure == SIZE else float(f"{gain:.4g}")
 
 
 def _single_ops(space: TuningSpace) -> TuningSpace:

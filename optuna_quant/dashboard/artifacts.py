@@ -12,6 +12,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts import upload_artifact
 from optuna.logging import get_logger
 
+from optuna_quant.dashboard.trial_words import precision
 from optuna_quant.evaluation.rebuild import built
 from optuna_quant.space.left_out import shown_bytes
 from optuna_quant.tuning.table import asked_report
@@ -19,9 +20,11 @@ from optuna_quant.tuning.table import asked_report
 
 if TYPE_CHECKING:
     import optuna
+    import pandas as pd
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.selection.answer import Candidate
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.artifacts import ArtifactStore
 
@@ -65,7 +68,7 @@ def upload_answer(
             executed: Mapping[str, Any] = {} if backend is None else backend.executed(config)
             frame = asked_report(config, op_types, executed)
             frame = frame if executed else frame[_OF_THE_RECORD]
-            frame.to_csv(table, index=False)
+            _to_be_read(frame, config).to_csv(table, index=False)
             _upload(study, store, table, "text/csv")
         model = Path(folder) / f"trial_{number}.onnx"
         if backend is None or model.name in names:
@@ -79,6 +82,19 @@ def upload_answer(
             return
         model_of_trial.save(model)
         _upload(study, store, model, "application/octet-stream")
+
+
+def _to_be_read(frame: pd.DataFrame, config: QuantConfig) -> pd.DataFrame:
+    """The table for people: what an op computes in beside its name, those in floats first.
+
+    The dashboard shows ten rows at a time, and of a wide table the first columns.
+    """
+    shown = frame.assign(precision=[precision(config.ops[op]) for op in frame["op"]])
+    columns = ["op", "precision", *frame.columns.drop("op")]
+    floats_first = sorted(
+        range(len(shown)), key=lambda row: config.ops[shown["op"][row]].is_quantized
+    )
+    return shown[columns].iloc[floats_first]
 
 
 def _upload(study: optuna.Study, store: ArtifactStore, path: Path, kind: str) -> None:

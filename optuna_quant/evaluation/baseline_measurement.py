@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 import math
 import sys
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ from typing import Any
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
+from optuna_quant.backends.base import ShowsInputs
 from optuna_quant.backends.base import native_of
 from optuna_quant.evaluation.backend_checks import check_built
+from optuna_quant.evaluation.data_checks import SeenInputs
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.function import GivenScores
 from optuna_quant.evaluation.sampled import measure_baseline
@@ -201,7 +204,11 @@ class BaselineMeasurement:
         """The metric, and the key under which the study keeps the scores of single samples."""
         evaluation: Any = for_fp32(self._setup.evaluate)
         if isinstance(evaluation, FunctionEvaluation):
-            evaluation = evaluation.see_fp32(model)
+            seen = SeenInputs()
+            shown = model.showing_inputs(seen) if isinstance(model, ShowsInputs) else nullcontext()
+            with shown:
+                evaluation = evaluation.see_fp32(model)
+            keep_warnings(trial.study, seen.warnings(self._setup.backend))
             if not isinstance(evaluation, GivenScores):
                 return evaluation, None
             evaluation.warn(wants_bounds=self._samples.are_wanted)

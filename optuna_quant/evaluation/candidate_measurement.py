@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
+import re
 from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna.exceptions import TrialPruned
 from optuna.logging import get_logger
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.base import SimulatesCandidates
+from optuna_quant.backends.base import TrainingFunctionError
 from optuna_quant.backends.base import TrainsCandidates
 from optuna_quant.evaluation.difference import difference_of
 from optuna_quant.evaluation.function import FunctionEvaluation
@@ -22,13 +25,16 @@ from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.evaluation.study_training import StudyTraining
 from optuna_quant.evaluation.timeout import AskedBetweenBatches
 from optuna_quant.evaluation.timeout import EvaluationTimeout
+from optuna_quant.evaluation.trial_record import write_failure
 from optuna_quant.evaluation.user_code import place
 from optuna_quant.evaluation.user_code import shown
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.samplers._engine.contract import TellsNewConfigs
 from optuna_quant.study import record
+from optuna_quant.study.errors import TrainingError
 from optuna_quant.study.simulation import Simulation
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_writer import RunningTrialWriter
 
 
 if TYPE_CHECKING:
@@ -53,6 +59,9 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
+
+# Diverged: another configuration may train well.
+_NOT_FINITE = re.compile(r"\b(nans?|infs?|infinit\w*|finite|diverge\w*)\b", re.IGNORECASE)
 
 
 class CandidateError(Exception):
@@ -99,6 +108,7 @@ class CandidateMeasurement:
         self._guarded = guarded
         self._baseline = baseline
         self._reuse = reuse
+        self._can_train = False
 
     def measure(
         self,
@@ -126,6 +136,8 @@ class CandidateMeasurement:
         Raises:
             CandidateError:
                 If it has none.
+            TrainingError:
+                If the user's training fails before it has trained any model.
             optuna.exceptions.TrialPruned:
                 If enough is known before all samples were seen.
         """
@@ -166,22 +178,39 @@ class CandidateMeasurement:
 
         try:
             try:
-                model = self._guarded.run(trial, train, can_be_asked=False)
+                with doing("Training the model of a trial"):
+                    model = self._guarded.run(trial, train, can_be_asked=False)
             except TrialPruned:
+                self._can_train = True
                 raise
             except KeyboardInterrupt:
                 trial.set_user_attr(record.INTERRUPTED, True)  # It is no failure of the model.
                 raise
             except Exception as error:
-                late = isinstance(error, EvaluationTimeout)
-                raise CandidateError(
-                    f"Not trained: {shown(error)}{place(error)}", final=late
-                ) from error
+                raise self._why_not_trained(error, trial) from _cause(error)
+            self._can_train = True
             yield model
         except TrialPruned:
             found[0].discard()
             raise
         found[0].discard()
+
+    def _why_not_trained(
+        self, error: Exception, trial: optuna.Trial
+    ) -> CandidateError | TrainingError:
+        """Why a model was not trained; the first training tells whether the function works."""
+        cause = _cause(error)
+        where = f"{shown(cause)}{place(cause)}"
+        late = isinstance(cause, EvaluationTimeout)
+        is_overflow = isinstance(cause, FloatingPointError | OverflowError)
+        diverged = is_overflow or _NOT_FINITE.search(str(cause)) is not None
+        is_users = isinstance(error, TrainingFunctionError)
+        if self._can_train or late or diverged or not is_users:
+            return CandidateError(f"Not trained: {where}", final=late)
+        write_failure(RunningTrialWriter(trial), f"Not trained: {where}", final=False)
+        return TrainingError(
+            f"train, which is to train the model of each trial, failed in the first one: {where}."
+        )
 
     def _build(self, config: QuantConfig) -> CandidateModel:
         backend = self._setup.backend
@@ -296,6 +325,12 @@ class CandidateMeasurement:
     def _run(self, trial: optuna.Trial, evaluate: Any) -> Any:
         can_be_asked = self._samples.can_stop(trial.study)
         return self._guarded.run(trial, evaluate, can_be_asked=can_be_asked)
+
+
+def _cause(error: Exception) -> BaseException:
+    """What the user's function has raised."""
+    is_users = isinstance(error, TrainingFunctionError)
+    return error.__cause__ if is_users and error.__cause__ is not None else error
 
 
 def _may_be_known(trial: optuna.Trial) -> bool:

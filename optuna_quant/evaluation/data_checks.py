@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ FEWEST_EVALUATION = 100
 _LOOKED_AT = 64
 # Ranges of the same data that differ by more were prepared in different ways.
 _DIFFERENT = 8.0
+_GIVEN_BY_FUNCTION = "what evaluate= gives to the model"
 # Single values do not make a range.
 _INNER = (0.01, 0.99)
 
@@ -86,6 +88,45 @@ def _warnings(backend: object, measure: object, fp32: Callable[[], RunnableLike]
         yield from _differences(feeds, measure.preview(fp32(), _LOOKED_AT))[:1]
 
 
+class SeenInputs:
+    """The first inputs that a function of the user's gives to the FP32 model.
+
+    They are compared with the calibration data. Called with the feed of each run.
+    """
+
+    def __init__(self) -> None:
+        self._feeds: list[Feed] = []
+        self._samples = 0
+
+    def __call__(self, feed: Mapping[str, object]) -> None:
+        """Keep a copy of the first samples; what is no array of numbers is left out."""
+        if self._samples >= _LOOKED_AT:
+            return
+        with suppress(Exception):  # The user's own run is to go on as without this.
+            given = {name: np.asarray(value) for name, value in feed.items()}
+            arrays = {name: a for name, a in given.items() if a.dtype.kind == "f" and a.ndim}
+            self._samples += max([len(array) for array in given.values() if array.ndim], default=1)
+            self._feeds.append({n: np.array(a[:_LOOKED_AT]) for n, a in arrays.items()})
+
+    def warnings(self, backend: object) -> tuple[str, ...]:
+        """What is suspicious about them; it is logged as well.
+
+        Args:
+            backend:
+                The backend, whose calibration data they are compared with.
+        """
+        if not self._feeds or not isinstance(backend, PreviewsCalibration):
+            return ()
+        calibration = backend.calibration_preview(_LOOKED_AT)
+        if calibration is None:
+            return ()
+        found = tuple(_differences(calibration[1], self._feeds, _GIVEN_BY_FUNCTION)[:1])
+        if this_rank().is_leader:
+            for warning in found:
+                _logger.warning(warning)
+        return found
+
+
 def warn_of_few(samples: int) -> None:
     """Warn of too few evaluation samples."""
     for warning in _of_few(samples):
@@ -104,16 +145,19 @@ def _are(count: int, what: str) -> str:
     return f"is only 1 {what}" if count == 1 else f"are only {count} {what}s"
 
 
-def _differences(calibration: Sequence[Feed], evaluation: Sequence[Feed]) -> list[str]:
-    """Warnings about inputs whose range differs in the evaluation data."""
+def _differences(
+    calibration: Sequence[Feed], evaluation: Sequence[Feed], where: str = "the evaluation data"
+) -> list[str]:
+    """Warnings about inputs whose range differs in the evaluation."""
     found = []
     for name in calibration[0] if calibration else ():
         one, other = _Range.of(name, calibration), _Range.of(name, evaluation)
         if one is None or other is None or not one.differs_from(other):
             continue
         found.append(
-            f"Input {name!r} is from {one} in the calibration data and from {other} in the "
-            "evaluation data: were both prepared in the same way (scaled by 1/255, normalized)?"
+            f"Input {name!r} is from {one} in the calibration data and from {other} in {where}: "
+            "were both prepared in the same way (scaled by 1/255, normalized)? If not, the ranges "
+            "of activations are wrong, and quantized models lose for that reason alone."
         )
     return found
 

@@ -68,7 +68,8 @@ def compare(
         of:
             Of which data they are.
         seconds:
-            After how many seconds no further batch is run; None for all.
+            After how many seconds no further batch is run, without those of the first one; None
+            for all.
 
     Raises:
         ValueError:
@@ -89,9 +90,9 @@ def difference_of(
 ) -> OutputDifference | None:
     """How far a model is from its simulation, on a few samples.
 
-    At most 256 samples are run, for about ten seconds: a fifth of the evaluation data, but at
-    least 64, from all of it, with the outputs that are scored; or if a function evaluates models,
-    calibration data with all outputs.
+    At most 256 samples are run, for about ten seconds after the first batch: a fifth of the
+    evaluation data, but at least 64, from all of it, with the outputs that are scored; or if a
+    function evaluates models, calibration data with all outputs.
 
     Args:
         simulated:
@@ -140,7 +141,7 @@ def _scored(
 
 
 def _difference(batches: Iterable[_Batch], of: str, seconds: float | None) -> OutputDifference:
-    started = time.monotonic()
+    started: float | None = None
     largest = squared = norm = 0.0
     same = places = samples = 0
     for batch in batches:
@@ -159,7 +160,9 @@ def _difference(batches: Iterable[_Batch], of: str, seconds: float | None) -> Ou
             if one.dtype.kind == "f" and one.shape[-1] > 1:
                 agree = one.argmax(-1) == other.argmax(-1)
                 same, places = same + int(np.sum(agree)), places + int(np.size(agree))
-        if seconds is not None and time.monotonic() - started > seconds:
+        if started is None:
+            started = time.monotonic()  # The first run converts the model, which may take longer.
+        elif seconds is not None and time.monotonic() - started > seconds:
             break
     if not samples:
         raise ValueError("There must be at least one batch of inputs to compare models on.")

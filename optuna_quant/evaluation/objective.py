@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import math
 from typing import TYPE_CHECKING
 from typing import TypeVar
 
@@ -13,7 +12,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna_quant.backends.base import TrainsCandidates
 from optuna_quant.evaluation.arguments import check_arguments
 from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
-from optuna_quant.evaluation.candidate_measurement import CandidateError
 from optuna_quant.evaluation.candidate_measurement import CandidateMeasurement
 from optuna_quant.evaluation.continued_study import ContinuedStudies
 from optuna_quant.evaluation.function import FunctionEvaluation
@@ -24,17 +22,10 @@ from optuna_quant.evaluation.sampled import SampleEvaluation
 from optuna_quant.evaluation.sampled import Watch
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.setup import ObjectiveSetup
-from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.study_samples import StudySamples
-from optuna_quant.evaluation.trial_record import TrialRecord
-from optuna_quant.evaluation.trial_record import fail
+from optuna_quant.evaluation.trial_evaluation import TrialEvaluation
 from optuna_quant.storages.write_buffer import buffered_writes
-from optuna_quant.study.enqueued import why_not
 from optuna_quant.study.gone import check_file
-from optuna_quant.study.judgement import judge
-from optuna_quant.study.judgement import write_judgement
-from optuna_quant.study.trial_view import TrialView
-from optuna_quant.study.trial_writer import RunningTrialWriter
 
 
 if TYPE_CHECKING:
@@ -185,7 +176,6 @@ class QuantObjective:
             costs=costs,
         )
         self._setup = setup
-        self._constrain = constrain
         self._annotate = annotate or (lambda trial: None)
         self._guarded = GuardedEvaluation(evaluation_timeout, on_stuck=on_stuck)
         self._samples = StudySamples(setup)
@@ -194,12 +184,16 @@ class QuantObjective:
         )
         self._baseline = BaselineMeasurement(setup, self._samples, self._guarded, self._studies)
         self._reuse = ModelReuse()
-        self._candidates = CandidateMeasurement(
-            setup, self._samples, self._guarded, self._baseline, self._reuse
+        self._trials = TrialEvaluation(
+            setup,
+            self._baseline,
+            CandidateMeasurement(setup, self._samples, self._guarded, self._baseline, self._reuse),
+            self._running,
+            judged_by=self._studies.judged_by,
+            constrain=constrain,
+            started=started,
         )
-        self._started = started
         self._lost: list[int] = []
-        self._kept_calibrations: set[str] = set()
 
     @property
     def space(self) -> TuningSpace:
@@ -226,6 +220,8 @@ class QuantObjective:
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            TrainingError:
+                If the user's function that trains models fails before it has trained any.
             StudyGoneError:
                 If the file of the study was removed.
             optuna.exceptions.UpdateFinishedTrialError:
@@ -260,7 +256,7 @@ class QuantObjective:
             # In one transaction and late: until then, its claim says what it evaluates.
             with self._running.at_work(trial), buffered_writes(trial, attributes=True):
                 try:
-                    value = self._run(trial, again=again)
+                    value = self._trials.run(trial, again=again)
                 except TrialPruned:
                     self._annotate(trial)
                     raise
@@ -328,67 +324,6 @@ class QuantObjective:
     ) -> _Result:
         """Run an evaluation that is not of a trial, as :meth:`GuardedEvaluation.run_outside`."""
         return self._guarded.run_outside(study, evaluate, what=what, give_up=give_up)
-
-    def _run(self, trial: optuna.Trial, *, again: bool) -> float:
-        setup, study = self._setup, trial.study
-        config = self._configuration(trial)
-        if config is None:
-            return math.nan
-        if self._started is not None:
-            self._started(study, trial.number, config)
-        written = TrialRecord(trial, config, setup.costs)
-        written.begin()
-        waiting = self._running.waiting(study)
-        if config == setup.fp32:
-            value = self._baseline.of_fp32(trial, written, waiting)
-            self._judge(trial, value, self._baseline.value(trial, waiting), is_quantized=False)
-            return value
-        # First, if no other worker does: a wrong evaluation shows at once.
-        baseline = self._baseline.value(trial, waiting, block=False)
-        # Not inside the trial's own errors: unusable calibration data end the search.
-        share_calibration(
-            study,
-            setup.backend,
-            config=config,
-            artifact_store=setup.artifact_store,
-            kept=self._kept_calibrations,
-        )
-        try:
-            value = self._candidates.measure(trial, config, written, waiting, again=again)
-        except CandidateError as error:
-            written.fail(str(error), final=error.final)
-            return math.nan
-        if math.isnan(baseline):
-            baseline = self._baseline.value(trial, waiting)
-        # What was built counts: a backend may not have done what was asked.
-        is_fp32 = written.fingerprint == setup.backend.fingerprint(setup.fp32)
-        is_quantized = bool(config.quantized_ops) and not is_fp32
-        self._judge(trial, value, baseline, is_quantized=is_quantized)
-        return value
-
-    def _configuration(self, trial: optuna.Trial) -> QuantConfig | None:
-        """What the trial asks for; :obj:`None`, with the reason in the trial, if there is none."""
-        try:
-            return self._setup.space.suggest(trial)
-        except ValueError:
-            fixed = TrialView.of_running(trial).fixed_params
-            reason = why_not(fixed, self._setup.space)
-            if reason is None:
-                raise
-            fail(trial, reason, final=True)
-            return None
-
-    def _judge(
-        self, trial: optuna.Trial, value: float, baseline: float, *, is_quantized: bool
-    ) -> None:
-        judgement = judge(
-            value,
-            baseline,
-            self._setup.criterion,
-            is_quantized=is_quantized,
-            judged_by=self._studies.judged_by(trial.study),
-        )
-        write_judgement(judgement, RunningTrialWriter(trial), constrain=self._constrain)
 
 
 def _check_direction(evaluate: object, criterion: AccuracyCriterion) -> None:

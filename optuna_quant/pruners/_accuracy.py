@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 import threading
@@ -16,15 +15,16 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant.criteria import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import check_is_criterion
+from optuna_quant.pruners._scores import UnitScores
+from optuna_quant.pruners._trial_test import Reference
+from optuna_quant.pruners._trial_test import TrialTest
 from optuna_quant.pruners._watched import Watched
 from optuna_quant.sequential import Decision
 from optuna_quant.sequential.methods import check_error_probability
 from optuna_quant.sequential.methods import check_method
 from optuna_quant.sequential.uniform_threshold import PartialSum
-from optuna_quant.sequential.uniform_threshold import UniformThresholdTest
 from optuna_quant.sequential.uniform_threshold import mean_bounds
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _CACHED_TRIALS = 64
-_INEXACT = 1e-6
-"""How far a reported mean may be off, over the width of the bounds: float32, but not rounded."""
 
 
 _NO_BASELINE = (
@@ -134,8 +132,7 @@ class AccuracyPruner(BasePruner):
         self._criterion: AccuracyCriterion = criterion
         self._error_probability: float = float(error_probability)
         self._method: str = method
-        self._low: float = float(low)
-        self._high: float = float(high)
+        self._scores = UnitScores(float(low), float(high), criterion.higher_is_better)
         self._forget()
 
     @property
@@ -164,7 +161,7 @@ class AccuracyPruner(BasePruner):
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._tests: OrderedDict[int, _TestOfTrial] = OrderedDict()
+        self._tests: OrderedDict[int, TrialTest] = OrderedDict()
         self._known: _KnownReference | None = None
         self._has_told = False
 
@@ -189,8 +186,8 @@ class AccuracyPruner(BasePruner):
         if reference is None or not 0 < step <= reference.size:
             return False
         mean = trial.intermediate_values[step]
-        scaled = self._scaled(mean, step, trial.number)
-        best = self._best_outcome(mean, step, reference.size)
+        scaled = self._scores.of_report(mean, step, trial.number)
+        best = self._scores.best_outcome(mean, step, reference.size)
         if not self._criterion.meets(best, baseline.value):
             history = [PartialSum(step, scaled * step)]
             reason = (
@@ -202,7 +199,9 @@ class AccuracyPruner(BasePruner):
         elif self._method == "exact":
             return False
         else:
-            test = self._test(trial, reference, self._threshold(baseline.value))
+            test = self._test(
+                trial, reference, self._scores.threshold(self._criterion, baseline.value)
+            )
             if not test.rejects(self._error_probability):
                 return False
             history, reason = test.history, ""
@@ -237,41 +236,9 @@ class AccuracyPruner(BasePruner):
         """
         return Watched(self, trial)
 
-    # Scores: in [0, 1] and higher is better, whatever the metric.
-
-    def _scaled(self, mean: float, step: int, number: int) -> float:
-        low, high = self._low, self._high
-        rounding = ROUNDING * max(1.0, abs(low), abs(high))
-        if not low - rounding <= mean <= high + rounding:
-            raise ValueError(
-                f"Trial {number} reported {mean} at step {step}, which is not between the bounds "
-                f"{low:g} and {high:g}: report the mean of the scores of all samples so far, and "
-                "give AccuracyPruner the worst and the best score that a sample can have, as "
-                "bounds=(worst, best)."
-            )
-        return min(max(self._to_unit(mean), 0.0), 1.0)
-
-    def _to_unit(self, value: float) -> float:
-        better = value - self._low if self._criterion.higher_is_better else self._high - value
-        return better / (self._high - self._low)
-
-    def _from_unit(self, value: float) -> float:
-        better = value * (self._high - self._low)
-        return self._low + better if self._criterion.higher_is_better else self._high - better
-
-    def _best_outcome(self, mean: float, step: int, size: int) -> float:
-        best = self._high if self._criterion.higher_is_better else self._low
-        return (mean * step + best * (size - step)) / size
-
-    def _threshold(self, baseline: float) -> float:
-        """The lowest mean that meets the criterion; lower by what it takes for rounding."""
-        threshold = self._criterion.threshold(baseline)
-        rounding = 2 * ROUNDING * max(abs(threshold), abs(baseline))
-        return self._to_unit(threshold) - rounding / (self._high - self._low)
-
     # What is computed from the study, and kept as long as the study says the same.
 
-    def _reference(self, study: optuna.Study, baseline: Baseline) -> _Reference | None:
+    def _reference(self, study: optuna.Study, baseline: Baseline) -> Reference | None:
         """What the baseline's trial has reported; :obj:`None` if nothing."""
         if baseline.trial is None:
             return None
@@ -289,18 +256,18 @@ class AccuracyPruner(BasePruner):
         mean = None
         if self._method == "paired":
             totals = {
-                step: step * self._scaled(value, step, view.number)
+                step: step * self._scores.of_report(value, step, view.number)
                 for step, value in reports.items()
                 if step > 0 and not math.isnan(value)
             }
             if size in totals and len(totals) > 1:
                 mean = totals[size] / size
-        reference = _Reference(size, mean, totals if mean is not None else {})
+        reference = Reference(size, mean, totals if mean is not None else {})
         if view.is_finished:  # From now on it does not change.
             self._known = _KnownReference(weakref.ref(storage), key, reference)
         return reference
 
-    def _test(self, trial: FrozenTrial, reference: _Reference, threshold: float) -> _TestOfTrial:
+    def _test(self, trial: FrozenTrial, reference: Reference, threshold: float) -> TrialTest:
         """The test over all that the trial has reported, started where the last call ended."""
         reports = sorted(
             (step, value)
@@ -311,9 +278,9 @@ class AccuracyPruner(BasePruner):
         with self._lock:  # Taken out, so that no other thread adds to it.
             test = self._tests.pop(key, None)
         if test is None or not test.is_of(reports, reference, threshold):
-            test = _TestOfTrial(reference, threshold)
+            test = TrialTest(reference, threshold)
         for step, value in reports[len(test.reports) :]:
-            test.add(step, value, self._scaled(value, step, trial.number), trial.number)
+            test.add(step, value, self._scores.of_report(value, step, trial.number), trial.number)
         with self._lock:
             self._tests[key] = test
             while len(self._tests) > _CACHED_TRIALS:
@@ -324,7 +291,7 @@ class AccuracyPruner(BasePruner):
         self,
         study: optuna.Study,
         trial: FrozenTrial,
-        reference: _Reference,
+        reference: Reference,
         baseline: Baseline,
         history: list[PartialSum],
         reason: str,
@@ -341,7 +308,7 @@ class AccuracyPruner(BasePruner):
             found = mean_bounds(
                 history, size, error_probability=self._error_probability, baseline=reference.mean
             )
-        low, high = sorted(min(max(self._from_unit(f), self._low), self._high) for f in found)
+        low, high = sorted(map(self._scores.value_of, found))
         if not reason:
             at_best = "most" if self._criterion.higher_is_better else "least"
             likely = high if self._criterion.higher_is_better else low
@@ -371,67 +338,7 @@ class AccuracyPruner(BasePruner):
 
 
 @dataclass(frozen=True)
-class _Reference:
-    """What the baseline has reported.
-
-    Args:
-        size:
-            The number of samples.
-        mean:
-            The mean of its scores; :obj:`None` if there is nothing to pair with.
-        totals:
-            The sum of its scores after each step.
-    """
-
-    size: int
-    mean: float | None
-    totals: Mapping[int, float]
-
-
-@dataclass(frozen=True)
 class _KnownReference:
     storage: weakref.ref[object]
     key: tuple[int, int]
-    reference: _Reference
-
-
-class _TestOfTrial:
-    """A test, and the reports that went into it."""
-
-    def __init__(self, reference: _Reference, threshold: float) -> None:
-        self._reference = reference
-        self._threshold = threshold
-        self._test = UniformThresholdTest(reference.size, threshold, baseline=reference.mean)
-        self.reports: list[tuple[int, float]] = []
-        self.history: list[PartialSum] = []
-
-    def is_of(
-        self, reports: list[tuple[int, float]], reference: _Reference, threshold: float
-    ) -> bool:
-        """Whether the test is of the same question, and has seen no other reports than these."""
-        return (
-            self._threshold == threshold
-            and self._reference == reference
-            and self.reports == reports[: len(self.reports)]
-        )
-
-    def add(self, step: int, value: float, mean: float, number: int) -> None:
-        total = mean * step
-        last, before = (
-            (self.history[-1].samples, self.history[-1].total) if self.history else (0, 0)
-        )
-        count = step - last
-        if not -_INEXACT * step <= total - before <= count + _INEXACT * step:
-            raise ValueError(
-                f"Trial {number} reported {value} at step {step}, which no scores of the "
-                f"{count} samples since step {last} can lead to: report the mean of the scores "
-                "of all samples so far, not rounded and not that of the last batch, with "
-                "step=the number of samples so far."
-            )
-        seen = PartialSum(step, total, self._reference.totals.get(step))
-        self._test.update(*seen)
-        self.history.append(seen)
-        self.reports.append((step, value))
-
-    def rejects(self, error_probability: float) -> bool:
-        return bool(self._test.rejects(error_probability))
+    reference: Reference

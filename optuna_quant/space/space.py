@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,9 @@ from optuna_quant.space.capability import Capability
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.description import described
+from optuna_quant.space.description import in_short
+from optuna_quant.space.description import why_outside
 from optuna_quant.space.encoding import Encoding
 from optuna_quant.space.encoding import parameter_name
 from optuna_quant.space.frame import space_frame
@@ -43,9 +45,6 @@ from optuna_quant.storages.write_buffer import buffered_writes
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
-
-
-_MOST_SHOWN = 4
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,17 +87,7 @@ class TuningSpace:
         check_space(self.tunables, self.recipes, self.calibration_sizes)
 
     def __repr__(self) -> str:
-        types = Counter(tunable.op_type for tunable in self.tunables)
-        ops = sum(len(tunable.ops) for tunable in self.tunables)
-        counts = ", ".join(f"{count} {kind}" for kind, count in types.most_common(_MOST_SHOWN))
-        more = ", ..." if len(types) > _MOST_SHOWN else ""
-        options = sum(len(tunable.options) for tunable in self.tunables)
-        recipes = f", {len(self.recipes)} recipes" if self.recipes else ""
-        return (
-            f"<TuningSpace: {ops} op{'' if ops == 1 else 's'} ({counts}{more}), {options} options"
-            f"{recipes}, {len(self.parameters)} parameters "
-            f"{self.prefix + '.*'!r}; to_frame() shows them>"
-        )
+        return in_short(self.tunables, self.recipes, len(self.parameters), self.prefix)
 
     def __reduce__(self) -> tuple[object, ...]:
         args = (self.tunables, dict(self.recipes), self.calibration_sizes, self.prefix)
@@ -250,13 +239,7 @@ class TuningSpace:
         """
         if config in self:
             return
-        reason = "it has other ops or recipes"
-        for tunable in self.tunables:
-            chosen = {config.ops.get(op) for op in tunable.ops}
-            unfit = [option for option in chosen if option not in tunable.options]
-            if unfit or len(chosen) > 1:
-                reason = f"op {tunable.name!r} has {', '.join(map(str, unfit or chosen))}"
-                break
+        reason = why_outside(config, self.tunables)
         raise ValueError(f"{source}: the configuration is not in the tuning space: {reason}.")
 
     # A configuration as the position of each parameter's choice.
@@ -346,17 +329,7 @@ class TuningSpace:
 
     def describe(self) -> dict[str, list[RecipeValue]]:
         """What identifies the space: the choices of each parameter, and what is fixed."""
-        described: dict[str, list[RecipeValue]] = {
-            f"op:{op}": [option.label for option in tunable.options]
-            for tunable in self.tunables
-            for op in tunable.ops
-        }
-        described |= {f"recipe:{name}": list(values) for name, values in self.recipes.items()}
-        described["calibration_size"] = list(self.calibration_sizes)
-        for tunable in self.tunables:
-            if tunable.ops != (tunable.name,):
-                described[f"group:{tunable.name}"] = list(tunable.ops)
-        return described
+        return described(self.tunables, self.recipes, self.calibration_sizes)
 
     @property
     def description(self) -> str:

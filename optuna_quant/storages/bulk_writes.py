@@ -14,8 +14,6 @@ from typing import NoReturn
 
 from optuna.distributions import BaseDistribution
 from optuna.distributions import check_distribution_compatibility
-from optuna.distributions import distribution_to_json
-from optuna.distributions import json_to_distribution
 from optuna.exceptions import StorageInternalError
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
@@ -29,6 +27,7 @@ from optuna_quant._optuna import database_session
 from optuna_quant._optuna import known_distributions
 from optuna_quant._optuna import remember_distributions
 from optuna_quant._optuna import set_attributes
+from optuna_quant.storages.distribution_texts import DistributionTexts
 from optuna_quant.storages.lost_connection import is_lost_connection
 from optuna_quant.storages.rdb import CachingRDBStorage
 from optuna_quant.storages.retrying import RetryingStorage
@@ -119,30 +118,6 @@ def write_trial(
 class _Attributes(NamedTuple):
     user: Mapping[str, Any]
     system: Mapping[str, Any]
-
-
-class _Texts:
-    """The JSON of distributions, which many parameters share."""
-
-    def __init__(self) -> None:
-        self._texts: dict[tuple[object, ...], str] = {}
-        self._parsed: dict[str, BaseDistribution] = {}
-
-    def write(self, distribution: BaseDistribution) -> str:
-        choices = getattr(distribution, "choices", None)
-        # Others can be equal and still be written differently, as 1 and True.
-        if choices is None or not all(isinstance(choice, str) for choice in choices):
-            return distribution_to_json(distribution)
-        text = self._texts.get(choices)
-        if text is None:
-            text = self._texts[choices] = distribution_to_json(distribution)
-        return text
-
-    def read(self, text: str) -> BaseDistribution:
-        distribution = self._parsed.get(text)
-        if distribution is None:
-            distribution = self._parsed[text] = json_to_distribution(text)
-        return distribution
 
 
 def _compatible(params: Sequence[Parameter], known: Mapping[str, BaseDistribution]) -> int:
@@ -236,7 +211,7 @@ def _transaction(
 
     models = database_models()
     table = models.TrialParamModel
-    texts = _Texts()
+    texts = DistributionTexts()
     with database_session(database) as session:
         # Locked, so that no worker ends the trial between the look and the write.
         trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
@@ -266,7 +241,7 @@ def _transaction(
 
 
 def _distributions(
-    session: Session, study_id: int, names: Sequence[str], texts: _Texts
+    session: Session, study_id: int, names: Sequence[str], texts: DistributionTexts
 ) -> dict[str, BaseDistribution]:
     """What a study has for parameters; any trial will do, since all of them fit each other."""
     from sqlalchemy import func
@@ -310,7 +285,7 @@ def _distributions(
 def _write_to_journal(
     journal: JournalStorage, trial_id: int, params: Sequence[Parameter], attrs: _Attributes
 ) -> None:
-    texts = _Texts()
+    texts = DistributionTexts()
     entries: list[dict[str, Any]] = [
         {
             "param_name": param.name,

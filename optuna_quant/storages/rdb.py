@@ -9,13 +9,13 @@ from typing import Any
 from typing import TypeAlias
 
 from optuna.distributions import BaseDistribution
-from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
 from optuna_quant._optuna import HookedRDBStorage
 from optuna_quant._optuna import TrialRow
 from optuna_quant._optuna import database_models
 from optuna_quant._optuna import database_session
+from optuna_quant.storages.distribution_texts import DistributionTexts
 
 
 _Params: TypeAlias = dict[str, tuple[BaseDistribution, Any]]
@@ -32,7 +32,7 @@ class CachingRDBStorage(HookedRDBStorage):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._parsed: dict[str, BaseDistribution] = {}
+        self._texts = DistributionTexts()
         # The parameters of trials that this process has just written, by the trial's number.
         self._written: OrderedDict[int, _Params] = OrderedDict()
         try:
@@ -88,15 +88,9 @@ class CachingRDBStorage(HookedRDBStorage):
             values = {name: value for name, (_, value) in written.items()}
             return values, {name: each for name, (each, _) in written.items()}
         found = sorted(trial.params, key=lambda param: param.param_id)
-        parsed = {param.param_name: self._parse(param.distribution_json) for param in found}
+        parsed = {param.param_name: self._texts.read(param.distribution_json) for param in found}
         values = {
             param.param_name: parsed[param.param_name].to_external_repr(param.param_value)
             for param in found
         }
         return values, parsed
-
-    def _parse(self, text: str) -> BaseDistribution:
-        distribution = self._parsed.get(text)
-        if distribution is None:
-            distribution = self._parsed[text] = json_to_distribution(text)
-        return distribution

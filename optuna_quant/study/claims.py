@@ -9,13 +9,15 @@ have come too late is looked at again after it was made, and withdrawn if it is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from optuna_quant import _optuna
 from optuna_quant.study import record
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import this_worker
 
@@ -35,6 +37,20 @@ def announce(study: optuna.Study, trial: FrozenTrial) -> None:
     """Say that this worker runs a trial and will claim: the others wait for it."""
     mark: Json = {"number": trial.number, "worker": this_worker()}
     _optuna.set_trial_system_attr(study, trial, record.WORKER, mark)
+
+
+@contextlib.contextmanager
+def failed_if_raised(study: optuna.Study, trial: FrozenTrial) -> Iterator[None]:
+    """Fail a trial whose start raises an error.
+
+    The caller then has no trial to tell, and the others would wait for its claim.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            _optuna.fail_trial(study, trial)
+        raise
 
 
 class ClaimQueue:
@@ -66,7 +82,7 @@ class ClaimQueue:
             waiting_for = self._ahead(self._look(study), trial)
             for other in waiting_for:
                 # One that is known to be ours may be computing what all need.
-                if TrialView(other).worker is None:
+                if StartedTrial(other).worker is None:
                     since = silent_since.setdefault(other.number, now)
                     if now - since >= self._grace_period:
                         self._ignored.add(other.number)
@@ -81,7 +97,7 @@ class ClaimQueue:
             for other in running.values()
             if other.number < trial.number
             and other.number not in self._ignored
-            and not TrialView(other).has_claimed
+            and not StartedTrial(other).has_claimed
             and not other.params  # With parameters and no claim it is not ours.
         ]
 
@@ -96,7 +112,7 @@ class ClaimQueue:
             later = [
                 other
                 for other in self._look(study).values()
-                if other.number > trial.number and TrialView(other).claim is None
+                if other.number > trial.number and StartedTrial(other).claim is None
             ]
             if not later:
                 return
@@ -131,7 +147,7 @@ def is_claimed_twice(claim: record.Claim, running: Mapping[int, FrozenTrial]) ->
     return any(
         theirs is not None and theirs.key == claim.key and number != claim.number
         for number, other in running.items()
-        for theirs in (TrialView(other).claim,)
+        for theirs in (StartedTrial(other).claim,)
     )
 
 

@@ -12,7 +12,7 @@ from optuna_quant import _optuna
 from optuna_quant.study.liveness import TrialMonitor
 from optuna_quant.study.liveness import reap
 from optuna_quant.study.slow_trials import SlowTrials
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import is_this_process
 
@@ -82,6 +82,6 @@ def _running(study: optuna.Study) -> dict[int, FrozenTrial]:
         trial.number: trial
         for trial in _optuna.all_trials(study)
         if trial.state == TrialState.RUNNING
-        and (worker := TrialView(trial).worker) is not None
+        and (worker := StartedTrial(trial).worker) is not None
         and not is_this_process(worker)
     }

@@ -15,7 +15,7 @@ from optuna_quant._common.nearest import did_you_mean_inside
 from optuna_quant._common.nearest import nearest
 from optuna_quant._common.printable import listed
 from optuna_quant.study import record
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def waiting(study: optuna.Study) -> list[FrozenTrial]:
 
 def is_for_space(trial: FrozenTrial, space: TuningSpace) -> bool:
     """Whether an enqueued trial fixes a parameter of a tuning space, and has choices of it."""
-    fixed, distributions = TrialView(trial).known_params, space.distributions()
+    fixed, distributions = StartedTrial(trial).known_params, space.distributions()
     return bool(fixed.keys() & distributions.keys()) and _misfit(fixed, distributions) is None
 
 
@@ -49,7 +49,7 @@ def take_out_misfits(study: optuna.Study, space: TuningSpace) -> None:
     They say why in their user attribute ``failure``, and so does a warning.
     """
     for trial in waiting(study):
-        reason = why_not(TrialView(trial).known_params, space)
+        reason = why_not(StartedTrial(trial).known_params, space)
         if reason is not None and _optuna.fail_waiting(
             study, trial, {record.FAILURE: reason, record.FAILURE_IS_FINAL: True}
         ):
@@ -70,8 +70,8 @@ def why_not(fixed: Mapping[str, Any], space: TuningSpace) -> str | None:
     )
 
 
-def unknown_names(trial: FrozenTrial, space: TuningSpace) -> str | None:
-    """What names an enqueued trial fixes that look like the space's and are none of them.
+def warn_of_unknown_names(trial: FrozenTrial, space: TuningSpace) -> None:
+    """Say what names an enqueued trial fixes that look like the space's and are none of them.
 
     Names that are not much like any of them may be parameters of the user's.
 
@@ -80,23 +80,19 @@ def unknown_names(trial: FrozenTrial, space: TuningSpace) -> str | None:
             The trial.
         space:
             The tuning space.
-
-    Returns:
-        A sentence; :obj:`None` if there are none.
     """
     known = space.distributions()
     found = [
         f"{name!r}{did_you_mean_inside(name, known)}"
-        for name in TrialView(trial).fixed_params
+        for name in StartedTrial(trial).fixed_params
         if name not in known
         and (name.startswith(f"{space.prefix}.") or nearest(name, known) is not None)
     ]
-    if not found:
-        return None
-    return (
-        f"Trial {trial.number} was enqueued with {listed(found)}, which the tuning space does not "
-        "have: that is ignored."
-    )
+    if found:
+        _logger.warning(
+            f"Trial {trial.number} was enqueued with {listed(found)}, which the tuning space does "
+            "not have: that is ignored."
+        )
 
 
 def valid_choices(
@@ -119,7 +115,7 @@ def only_enqueued(objective: Callable[..., float]) -> Callable[[optuna.Trial], f
     """
 
     def evaluate(trial: optuna.Trial) -> float:
-        if TrialView.of_running(trial).is_enqueued:
+        if StartedTrial.of_running(trial).is_enqueued:
             return objective(trial, again=True)
         trial.set_user_attr(record.INTERRUPTED, True)
         return math.nan

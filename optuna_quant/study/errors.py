@@ -7,6 +7,10 @@ class BaselineError(ValueError):
     """The FP32 model could not be evaluated, so that no candidate can be judged."""
 
 
+class TrainingError(ValueError):
+    """The user's function that trains models fails before it has trained any."""
+
+
 class ChangedError(ValueError):
     """A study was started with other calibration data, options or another evaluation.
 

@@ -8,7 +8,7 @@ from optuna.logging import get_logger
 
 from optuna_quant import _optuna
 from optuna_quant._common.printable import listed
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def warn_of_foreign_trials(study: optuna.Study, space: TuningSpace) -> None:
             The tuning space.
     """
     trials = [trial for trial in _optuna.all_trials(study) if trial.state.is_finished()]
-    foreign = [trial for trial in trials if TrialView(trial).is_foreign]
+    foreign = [trial for trial in trials if StartedTrial(trial).is_foreign]
     if foreign:
         _logger.warning(
             f"{len(foreign)} of the {len(trials)} trials so far of the study "

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant.study import record
 from optuna_quant.study.slow_trials import SlowTrials
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 from optuna_quant.workers.heartbeat import HeartbeatMonitor
 from optuna_quant.workers.heartbeat import HeartbeatThread
 from optuna_quant.workers.heartbeat import heartbeat_interval
@@ -72,7 +72,7 @@ class TrialMonitor:
         return {number: reason for number, reason in found.items() if reason is not None}
 
     def _why_stale(self, trial: FrozenTrial, heartbeats: HeartbeatMonitor) -> str | None:
-        view = TrialView(trial)
+        view = StartedTrial(trial)
         worker = view.worker
         if worker is None:
             starter = view.started_by

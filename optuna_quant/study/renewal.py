@@ -21,7 +21,7 @@ from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_now
 from optuna_quant.study.others import where_runs
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
 def _replace(study: optuna.Study) -> None:
     name, directions = study.study_name, study.directions
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    enqueued = [TrialView(trial).fixed_params for trial in waiting]
+    enqueued = [StartedTrial(trial).fixed_params for trial in waiting]
     others = {k: v for k, v in study.user_attrs.items() if not k.startswith("optuna_quant:")}
     given = get_baseline(study)
     storage, study_id = _optuna.study_identity(study)

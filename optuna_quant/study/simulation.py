@@ -47,17 +47,17 @@ class OutputDifference:
     def __str__(self) -> str:
         on = f"{self.samples} {self.of} sample{'' if self.samples == 1 else 's'}"
         if self.largest is None or self.relative is None:
-            return f"outputs on {on} that are not finite"
+            return f"on {on}, outputs are not finite"
         if self.largest == 0:
-            return f"the same outputs on {on}"
+            return f"on {on}, outputs are the same"
         parts = []
         if self.agreement is not None:
-            parts.append(f"the same prediction (largest output) in {_share(self.agreement)}")
+            parts.append(f"{_share(self.agreement)} of predictions (largest outputs) are the same")
         parts.append(
-            f"outputs that differ by at most {self.largest:.3g} "
+            f"outputs differ by at most {self.largest:.3g} "
             f"({percent(self.relative, digits=2)}% of their size)"
         )
-        return f"{' and '.join(parts)}, on {on}"
+        return f"on {on}, {', and '.join(parts)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Simulation:
             differs = self.metric - metric
             how = f"{abs(differs):.3g} {'more' if differs > 0 else 'less'}"
             found += f" ({how if differs else 'the same'})"
-        return found if self.difference is None else f"{found}, and {self.difference}"
+        return found if self.difference is None else f"{found}; {self.difference}"
 
 
 def finite(value: float) -> float | None:

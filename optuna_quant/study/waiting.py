@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.heartbeat import HeartbeatMonitor
 from optuna_quant.workers.identity import is_known_dead
@@ -68,7 +68,7 @@ class Waiting:
     def _is_worthwhile(self, trial: FrozenTrial, has_started: bool) -> bool:
         if self._is_at_work(trial.number):
             return True
-        claim = TrialView(trial).claim
+        claim = StartedTrial(trial).claim
         if claim is not None and (claim.worker == this_worker() or is_known_dead(claim.worker)):
             return False
         has_started = has_started and bool(claim or trial.params)
@@ -76,7 +76,7 @@ class Waiting:
         if key in self._given_up:
             return False
         if has_started:
-            is_stale = self._started.is_stale(trial.number, TrialView(trial).heartbeat)
+            is_stale = self._started.is_stale(trial.number, StartedTrial(trial).heartbeat)
         else:
             is_stale = self._silent.is_stale(trial.number, None)
         if is_stale:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from optuna_quant.backends.base import ChoosesLatencyFeed
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CountsCosts
 from optuna_quant.costs import HasCostConditions
@@ -90,3 +91,18 @@ class CostsTestCase(BackendFixtures):
         if not isinstance(backend, HasCostConditions):
             pytest.skip("The backend does not tell the conditions of its costs.")
         assert dict(backend.cost_conditions()) == dict(costs.conditions)
+
+    def test_times_are_measured_on_samples_that_fit(
+        self, costs: Costs, backend: Backend, space: TuningSpace
+    ) -> None:
+        found = backend.latency_feed() if isinstance(backend, ChoosesLatencyFeed) else None
+        if found is None:
+            pytest.skip("The backend does not say what its times are measured on.")
+        count, feed = found
+        model = backend.quantize(space.fp32())
+        assert count >= 1
+        assert {spec.name for spec in model.inputs} <= set(feed)
+        assert len(model.run(feed)) == len(model.outputs)
+        assert costs.conditions.get("batch", str(count)) == str(count), (
+            "The costs must be those of the samples that latency_feed() gives."
+        )

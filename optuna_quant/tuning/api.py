@@ -11,10 +11,14 @@ from typing import Any
 
 from optuna.storages import InMemoryStorage
 
+from optuna_quant._common.steps import listening
 from optuna_quant._common.user_traceback import from_user_lines
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.display import LineDisplay
+from optuna_quant.callbacks.display import NoDisplay
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.errors import TrainingError
 from optuna_quant.tuning.call import Call
 from optuna_quant.tuning.call import python_call
 from optuna_quant.tuning.errors import TuningInterrupted
@@ -23,6 +27,7 @@ from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.prepare import prepare
 from optuna_quant.tuning.quiet import without_info
 from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.run import run_search
 from optuna_quant.workers.launch import RANKS
 from optuna_quant.workers.launch import Rank
 from optuna_quant.workers.launch import this_rank
@@ -181,6 +186,9 @@ def tune(
     Raises:
         BaselineError:
             If the FP32 model cannot be evaluated.
+        TrainingError:
+            If the function that trains models (``train`` of a
+            :class:`~optuna_quant.backends.torch.TorchBackend`) fails in the first training.
         OutputError:
             If the model that was found cannot be written to ``output``; it has the result.
         TuningInterrupted:
@@ -219,7 +227,7 @@ def tune(
         result = _searched(request, everything, storage=storage, study_name=study_name)
     except KeyboardInterrupt:
         result = None
-    except BaselineError as error:
+    except (BaselineError, TrainingError) as error:
         # What went wrong is in the user's function, or in what was given to it.
         raise from_user_lines(error) from error.__cause__
     if result is None or result.stopped_because == StopReason.INTERRUPTED:
@@ -237,17 +245,18 @@ def _searched(
     """Check all that was given, and search."""
     rank = this_rank()
     _check_shared(storage, rank)
-    search = prepare(request if rank.is_leader else replace(request, output=None))
+    shows = request.search.show_progress and rank.is_leader
+    with LineDisplay() if shows else NoDisplay() as display, listening(display.doing):
+        search = prepare(request if rank.is_leader else replace(request, output=None))
     said = {
         name: value for name, value in everything.items() if name in LIMITS or value is not None
     }
     search = replace(search, call=Call("python", python_call(said), request.seed))
-    return search.run(
+    return run_search(
+        search,
         storage=storage,
         study_name=study_name,
-        options=replace(
-            request.search, show_progress=request.search.show_progress and rank.is_leader
-        ),
+        options=replace(request.search, show_progress=shows),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import ChoosesLatencyFeed
 from optuna_quant.backends.base import CompilesForUse
 from optuna_quant.backends.base import HasThreads
 from optuna_quant.backends.base import PreviewsCalibration
@@ -39,11 +40,17 @@ _SECONDS = 2.0
 
 
 def first_feed(backend: Backend) -> FeedOf | None:
-    """The first sample of a backend's calibration data, or the first batch if it is not divisible.
+    """What models are run on where their time is measured.
+
+    The first sample of a backend's calibration data, or the first batch if it is not divisible,
+    if the backend does not say what it is.
 
     Returns:
         :obj:`None` for a backend that has no such data, or does not show them.
     """
+    if isinstance(backend, ChoosesLatencyFeed):
+        chosen = backend.latency_feed()
+        return None if chosen is None else FeedOf(chosen[1], chosen[0])
     found = backend.calibration_preview(1) if isinstance(backend, PreviewsCalibration) else None
     if found is None or not found[1]:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optuna_quant._common.notebook_table import notebook_table
+from optuna_quant.backends.base import shown_sizes_of
 from optuna_quant.costs.objective import shown_seconds
 from optuna_quant.space.left_out import shown_bytes
 from optuna_quant.tuning.summary import headline
@@ -50,10 +51,12 @@ def _rows(result: Outcome) -> Iterable[tuple[str, str]]:
             f"{shown_seconds(gain.seconds)} ({original}: {shown_seconds(gain.fp32_seconds)})",
         )
     if gain is not None and gain.nbytes is not None and gain.fp32_bytes is not None:
-        yield "size", f"{shown_bytes(gain.nbytes)} ({original}: {shown_bytes(gain.fp32_bytes)})"
+        size = f"size{shown_sizes_of(result.backend)}"
+        yield size, f"{shown_bytes(gain.nbytes)} ({original}: {shown_bytes(gain.fp32_bytes)})"
     elif result.nbytes is not None:
         fp32 = result.fp32_bytes
         beside = "" if fp32 is None else f" ({original}: {shown_bytes(fp32)})"
-        yield "size", f"{shown_bytes(result.nbytes)}{beside}"
+        size = f"size{shown_sizes_of(result.backend)}"
+        yield size, f"{shown_bytes(result.nbytes)}{beside}"
     if result.config is not None:
         yield "ops", ops_line(result)

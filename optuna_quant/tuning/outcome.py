@@ -235,7 +235,13 @@ class Outcome:
     def other_recipes(self) -> tuple[str, ...]:
         """Recipes that may lower errors in this model, and were not searched."""
         backend = self.backend
-        return tuple(backend.other_recipes()) if isinstance(backend, TellsOtherRecipes) else ()
+        if not isinstance(backend, TellsOtherRecipes):
+            return ()
+        # A strategy that has no place for recipes leaves out those that the user has left open.
+        left_out = [
+            name for name in backend.capability().recipes if name not in self.space.recipes
+        ]
+        return (*left_out, *backend.other_recipes())
 
     @property
     def recipes_may_help(self) -> bool:

@@ -51,10 +51,10 @@ from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.output import SaveBest
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import endings_of
-from optuna_quant.tuning.run import TuningRun
 from optuna_quant.tuning.sensitivities.allowed import allowed_space
 from optuna_quant.tuning.sensitivities.given import given_sensitivity
 from optuna_quant.tuning.sensitivities.table import as_table
+from optuna_quant.tuning.setup import TuningSetup
 from optuna_quant.tuning.strategies import check_begins_from
 from optuna_quant.tuning.strategies import choose_strategy
 from optuna_quant.tuning.strategies import kind_used
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     _Measured: TypeAlias = Callable[[Evaluate | None, DataLike | None], Evaluate]
 
 
-def prepare(request: TuneOptions) -> TuningRun:
+def prepare(request: TuneOptions) -> TuningSetup:
     """Check all that a search is given, before any study is opened.
 
     No model is evaluated for it; the FP32 model runs on a few samples.
@@ -140,7 +140,7 @@ def prepare(request: TuneOptions) -> TuningRun:
     )
     sampler = samplers(space)
     batches, warnings = _told_batches(fitted.measure, backend, space, fitted.fp32)
-    return TuningRun(
+    return TuningSetup(
         backend=backend,
         space=space,
         sampler=sampler,
@@ -328,6 +328,7 @@ def backend_of(
         "recipes": recipes,
         "inputs": inputs or None,
         "transform": request.evaluation.transform,
+        "latency_batch_size": request.evaluation.latency_batch_size,
         "providers": runtime.providers,
         "session_options": None if request.backend is not None else runtime.session(),
         "cache_dir": runtime.cache_dir,

@@ -12,6 +12,7 @@ from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import percent
 from optuna_quant._common.printable import printable
 from optuna_quant.backends.base import WeighsFloats
+from optuna_quant.backends.base import shown_sizes_of
 from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import trials_used
@@ -38,12 +39,17 @@ from optuna_quant.tuning.what_runs import describe_runs
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.costs.gain import Gain
     from optuna_quant.costs.known import KnownObjective
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome
 
 
 _SHOWN_ABANDONED = 3
+# The part of FP32's size from which on a smaller model is hardly smaller.
+_HARDLY_SMALLER = 0.9
+# By what factor a prediction of times may be off before it is said.
+_FAR_OFF = 1.25
 # What the summary has in other places.
 _SAID_ANYWAY = ((OPS,), (SIZE,))
 
@@ -175,7 +181,18 @@ def headline(result: Outcome) -> str:
             "A quantized model meets the criterion, but it is "
             f"{shown_not_better(result.objective)}{_by_given_costs(result)}."
         )
+    if kind == ResultKind.MET and result.objective == SIZE:
+        return _shown_size_gain(result)
     return _HEADLINES[kind]
+
+
+def _shown_size_gain(result: Outcome) -> str:
+    """That a model meets the criterion; and where it is hardly smaller, that it is."""
+    here, fp32 = result.nbytes, result.fp32_bytes
+    if here is None or not fp32 or here < _HARDLY_SMALLER * fp32:
+        return _HEADLINES[ResultKind.MET]
+    by = percent(1 - here / fp32, digits=2)
+    return f"A quantized model meets the criterion, but it is only {by}% smaller than FP32."
 
 
 _HEADLINES: Mapping[ResultKind, str] = MappingProxyType(
@@ -323,13 +340,36 @@ def _shown_gain(result: Outcome) -> list[str]:
     if result.gain is not None and result.gain.seconds is not None:
         known = result.known_objective
         given = known is not None and known.times_are_given
-        return [f"on this machine: {result.gain}" if given else str(result.gain)]
+        shown = f"on this machine: {result.gain}" if given else str(result.gain)
+        if result.gain.nbytes is not None and result.gain.fp32_bytes is not None:
+            shown += shown_sizes_of(result.backend)
+        return [shown, *_shown_misprediction(result, result.gain)]
     here, fp32 = result.nbytes, result.fp32_bytes
     if here is None or fp32 is None or here < fp32:
         return []
     return [
-        f"no smaller than FP32, which has {shown_bytes(fp32)}: it is useful only if it is "
+        f"no smaller than FP32, which has {_shown_size(result, fp32)}: it is useful only if it is "
         f"faster{_looked_for(result.objective)}"
+    ]
+
+
+def _shown_misprediction(result: Outcome, gain: Gain) -> list[str]:
+    """That what was measured is far from the prediction by which the search has gone."""
+    known, found = result.known_objective, gain.time_ratio
+    if known is None or found is None or result.cost is None:
+        return []
+    # Costs that were given may be of another machine.
+    is_of_here = known.measures == (LATENCY,) and not known.times_are_given
+    if not is_of_here or not 0 < known.fp32_cost < math.inf:
+        return []
+    predicted = result.cost / known.fp32_cost
+    off = max(predicted / found.value, found.value / predicted) if predicted > 0 else math.inf
+    if off <= _FAR_OFF or found.low <= predicted <= found.high:
+        return []
+    return [
+        f"the search went by a prediction of {predicted:.2g} of FP32's time, but "
+        f"{found.value:.2g} was measured at its end: was the machine busy at its start? A new "
+        "study measures again"
     ]
 
 
@@ -354,11 +394,15 @@ def _shown_cost(result: Outcome) -> str:
     parts = []
     size = None if result.trial is None else TrialView(result.trial).model_bytes
     if size is not None:
-        parts.append(shown_bytes(size))
+        parts.append(_shown_size(result, size))
     known = result.known_objective
     if known is not None and result.cost is not None and known.measures not in _SAID_ANYWAY:
         parts.append(_shown_prediction(result, known, result.cost))
     return "".join(f", {part}" for part in parts)
+
+
+def _shown_size(result: Outcome, size: int) -> str:
+    return f"{shown_bytes(size)}{shown_sizes_of(result.backend)}"
 
 
 def _shown_prediction(result: Outcome, known: KnownObjective, cost: float) -> str:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 
+from fake_backend import FakeBackend
+import optuna
 import pytest
 
+from optuna_quant import AccuracyCriterion
+from optuna_quant import ExitPolicy
+from optuna_quant import QuantObjective
+from optuna_quant.callbacks.trial_line import reference_for
 from optuna_quant.callbacks.wording import Reference
 from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.callbacks.wording import shown_bound
@@ -13,6 +19,7 @@ from optuna_quant.callbacks.wording import shown_changes
 from optuna_quant.callbacks.wording import shown_config
 from optuna_quant.callbacks.wording import shown_interval_of
 from optuna_quant.callbacks.wording import shown_sureness
+from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -112,7 +119,7 @@ def test_recipes_are_named_unless_they_are_at_their_default() -> None:
     space = TuningSpace(tunables, recipes, (10, 100))
     tried = QuantConfig({"a": INT8}, {"smooth_quant": "alpha=0.5", "equalization": True}, 100)
     assert shown_config(tried, space) == (
-        "all 1 ops in INT8, smooth_quant alpha=0.5, equalization, calibrated on 100 samples"
+        "the only op in INT8, smooth_quant alpha=0.5, equalization, calibrated on 100 samples"
     )
     plain = QuantConfig({"a": INT8}, {"smooth_quant": "off", "equalization": False}, 10)
     assert "smooth" not in shown_config(plain, space)
@@ -185,3 +192,17 @@ def test_how_sure_it_is() -> None:
     assert shown_sureness(evidence(error_probability=1e-5)) == "99.999% sure"
     assert shown_sureness(evidence(error_probability=0.0)) == "certain"
     assert shown_sureness(evidence()) == ""
+
+
+def test_a_configuration_that_is_tried_again_is_described_by_its_trial() -> None:
+    backend, criterion = FakeBackend({"a": 0.0, "b": 0.3}), AccuracyCriterion(tolerable_loss=0.1)
+    space = backend.tuning_space()
+    default = space.default()
+    objective = QuantObjective(backend, space, lambda model: model.accuracy, criterion)
+    study = optuna.create_study(direction="maximize", sampler=BasicQuantSampler(space))
+    for each in (space.fp32(), default, default.with_fallback("b"), default):
+        study.enqueue_trial(space.params_of(each))
+    study.optimize(objective, n_trials=4)
+    than = reference_for(study, study.trials, 3, ExitPolicy(criterion))
+    assert than is not None
+    assert than.number == 1  # And not the best so far, 2.

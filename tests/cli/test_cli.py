@@ -243,7 +243,7 @@ def test_evidence_needs_single_samples(folder: Path, capsys: pytest.CaptureFixtu
 def test_metric_knows_its_direction(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [*BASE, "--data", "targets.npz", "--metric", "mse", "--criterion", "absolute"]
     assert main([*command, "--tolerable-loss", "100"]) == 0
-    assert "at most 100 loss, lower is better" in capsys.readouterr().out
+    assert "at most 100 absolute loss, lower is better" in capsys.readouterr().out
 
 
 def test_tune_that_meets_nothing_says_so_and_writes_nothing(

@@ -268,6 +268,7 @@ def test_evaluation_that_prints_without_a_reader_does_not_fail(folder: Path) -> 
     [
         (tune("accuracy", "--tolerable-loss", "-1"), "tolerable_loss must be a number"),
         ([*TUNE, "--no-such-option"], "there is no option --no-such-option"),
+        ([*TUNE, "--absolute"], "there is no option --absolute: give --criterion absolute"),
         ([*TUNE, "--tuning-criterion", "x"], "no option --tuning-criterion: give --strategy, --t"),
         ([*TUNE, "--evaluate", "exits.py"], "'exits.py' cannot be run: sys.exit(0)"),
         ([*TUNE, "--data", "labelled.npz", "--metric", "exits.py:f"],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_models
+import pandas as pd
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
@@ -20,6 +21,8 @@ from optuna_quant.space.config import FP32
 
 
 TUNE = ["tune", "net.onnx", "--calibration", "calib.npz", "--data", "data.npz", "--no-gain"]
+COLUMNS = {"latency": "seconds_gained", "size": "bytes_gained"}
+UNITS = {"latency": "s", "size": "bytes"}
 LOOSE = ["--tolerable-loss", "0.9", "--costs", "costs.json"]
 
 
@@ -35,17 +38,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_costs(quantized: Mapping[str, float]) -> None:
-    """In FP32 each op takes 1 ms, quantized what is given."""
+def write_costs(quantized: Mapping[str, float], measure: str = "latency") -> None:
+    """In FP32 each op takes 1 ms or 1 kB, quantized what is given."""
+    fp32 = {"latency": 1e-3, "size": 1e3}[measure]
     space = OnnxRuntimeBackend("net.onnx", inspect_only=True).tuning_space()
     ops = {
         t.name: {
-            FP32.label: 1e-3,
-            **{o.label: 1e-3 * quantized[t.name] for o in t.options if o.is_quantized},
+            FP32.label: fp32,
+            **{o.label: fp32 * quantized[t.name] for o in t.options if o.is_quantized},
         }
         for t in space.tunables
     }
-    Costs({"latency": CostTable("latency", "s", ops)}, {"machine": "another"}).save("costs.json")
+    table = CostTable(measure, UNITS[measure], ops)
+    Costs({measure: table}, {"machine": "another"}).save("costs.json")
 
 
 def test_nothing_to_gain_has_a_code_of_its_own(
@@ -88,6 +93,15 @@ def test_slower_ops_are_left_out_and_reported(
     report = (folder / "report.csv").read_text()
     assert "seconds_gained" in report.splitlines()[0]
     assert "Conv0,Conv,fp32" in report
+
+
+@pytest.mark.parametrize(("objective", "gained"), [("latency", "0.0004568"), ("size", "457.0")])
+def test_gains_have_no_digits_that_mean_nothing(folder: Path, objective: str, gained: str) -> None:
+    write_costs({"Conv0": 0.54321987, "Conv1": 0.5, "Gemm0": 0.5}, objective)
+    options = ["--objective", objective, "--report", "report.csv", "--quiet"]
+    assert main([*TUNE, *LOOSE, *options]) == exit_codes.MET
+    gains = pd.read_csv(folder / "report.csv", dtype=str).set_index("op")
+    assert gains[COLUMNS[objective]]["Conv0"] == gained
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,20 @@ def test_a_ratio_is_the_quotient_of_the_times_beside_it_or_says_what_it_is() -> 
     )
 
 
+def test_the_seconds_of_a_measurement_fit_its_ratio_on_a_busy_machine() -> None:
+    rounds = [(1.0, 0.5), (3.0, 3.0), (3.0, 0.6)]  # The medians are 3 and 0.6, that of ratios 0.5.
+    now, runs = 0.0, 0
+
+    def run(model: int) -> None:
+        nonlocal now, runs
+        now += rounds[runs // 2 % 3][model]
+        runs += 1
+
+    found = measure_against(lambda: run(0), [lambda: run(1)], clock=lambda: now)
+    assert found.ratios[0].value == 0.5
+    assert (found.fp32_seconds, found.seconds) == (3.0, [1.5])
+
+
 def test_a_steady_measurement_is_made_once() -> None:
     machine = Machine(lambda run: 0.5)
     ratio = machine.measure()

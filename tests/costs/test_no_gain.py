@@ -112,6 +112,7 @@ def test_what_is_said() -> None:
         "predicted 3.2 ms for the fastest one (6.7% slower), 4.7 ms with everything "
         "quantized, against 3 ms in FP32. For the smallest model (up to 3% smaller) use "
         "objective='size' (--objective size); "
+        "for the times of batches use latency_batch_size=64 (--latency-batch-size 64); "
         "for another device give what ops cost there: costs= (--costs)."
     )
     assert result.study.user_attrs[record.STOPPED_BECAUSE]["message"] == result.message

@@ -311,13 +311,14 @@ def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
     rest = "meets the criterion, and every other one is predicted to be no faster than FP32."
     assert str(result).splitlines() == [
         f"NO GAIN: the model that was tried does not {rest.replace('meets', 'meet')}",
-        "metric 0.9 (FP32), criterion: at most 0.1 loss, higher is better",
+        "metric 0.9 (FP32), criterion: at most 0.1 absolute loss, higher is better",
         "stopped: The strategy sees nothing left that is worth a trial after 1 model. By the cost "
         "table no quantized model is faster than FP32 (objective 'latency'): predicted 2.5 ms for "
         "the fastest one "
         "(1.2 times slower), 3.5 ms with everything quantized, against 2 ms in FP32. For the "
         "smallest model use objective='size' (--objective size); for as many quantized ops as the "
         "criterion allows, though the model is no faster, use objective='ops' (--objective ops); "
+        "for the times of batches use latency_batch_size=64 (--latency-batch-size 64); "
         "for another device give what ops cost there: costs= (--costs).",
     ]
     with pytest.raises(ValueError, match="FP32 itself is the best model here"):
@@ -378,7 +379,7 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     # By the table "a" and "b" gain the same, but for 1 of 1000; measured, the other is faster.
     backend = RunsBackend({"a": 0.06, "b": 0.06}, {"a": 0.5, "b": 0.499})
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, 1.6e-3, 1.5e-3)
         ),
@@ -398,6 +399,9 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     smallest = go(backend, "size")
     assert len(backend.ran) - ran == 2
     assert smallest.is_better_than_fp32 is True  # It is smaller.
+    assert str(smallest).splitlines()[0] == (
+        "A quantized model meets the criterion, but it is only 2.5% smaller than FP32."
+    )
 
 
 @pytest.mark.parametrize(
@@ -417,7 +421,7 @@ def test_a_model_is_better_if_it_is_faster_by_more_than_noise(
     monkeypatch, seconds, noise, better, said
 ):
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, seconds, seconds, noise=noise)
         ),
@@ -427,6 +431,29 @@ def test_a_model_is_better_if_it_is_faster_by_more_than_noise(
     assert result.is_better_than_fp32 is better
     assert said in str(result)
     assert ("no faster than FP32" in str(result).splitlines()[0]) != better
+
+
+@pytest.mark.parametrize(
+    ("seconds", "noise", "is_said"),
+    [
+        (1.1e-3, 0.0, False),  # About what is predicted.
+        (1.9e-3, 0.0, True),
+        (0.5e-3, 0.0, True),
+        (1.9e-3, 1.5e-3, False),  # It may be what is predicted.
+    ],
+)
+def test_a_prediction_that_was_far_off_is_told(monkeypatch, seconds, noise, is_said):
+    monkeypatch.setattr(
+        "optuna_quant.tuning.finish.measure_finalists",
+        lambda found, **kw: measure_finalists(
+            found, **kw, measure_against=measured(2e-3, seconds, seconds, noise=noise)
+        ),
+    )
+    result = go(RunsBackend({"a": 0.0}, {"a": 0.5}), "latency")
+    assert result.known_objective is not None and result.cost is not None
+    predicted = result.cost / result.known_objective.fp32_cost
+    told = f"a prediction of {predicted:.2g} of FP32's time, but {seconds / 2e-3:.2g} was measured"
+    assert (told in str(result)) == is_said
 
 
 def test_it_is_measured_in_turn_with_fp32_on_calibration_data():
@@ -447,7 +474,7 @@ def test_it_is_measured_in_turn_with_fp32_on_calibration_data():
 @pytest.mark.parametrize("seconds", [4e-3, 1e-3])
 def test_given_costs_go_over_what_is_measured_here(monkeypatch, tmp_path, seconds):
     monkeypatch.setattr(
-        "optuna_quant.tuning.run.measure_finalists",
+        "optuna_quant.tuning.finish.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2e-3, seconds, 1e-4)
         ),

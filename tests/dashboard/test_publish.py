@@ -152,8 +152,24 @@ def test_the_best_trial_is_uploaded(tmp_path: Path) -> None:
     assert metas[f"trial_{number}_ops.csv"].mimetype == "text/csv"
     with store.open_reader(metas[f"trial_{number}_ops.csv"].artifact_id) as file:
         rows = file.read().decode().splitlines()
-    assert rows[0] == "op,op_type,mode,activation,weight,runs,as_asked,note"
-    assert rows[1].startswith("conv1,Conv,fp32,,,Conv")
+    assert rows[0] == "op,precision,op_type,mode,activation,weight,runs,as_asked,note"
+    assert rows[1].startswith("conv1,FP32,Conv,fp32,,,Conv")
+    assert all(row.split(",")[1] == "INT8" for row in rows[2:])  # Those in floats come first.
+
+
+def test_ops_in_floats_come_first_in_the_table(tmp_path: Path) -> None:
+    store = FileSystemArtifactStore(str(tmp_path))
+    study = tune(
+        backend=FakeBackend({"conv1": 0.0, "conv2": 0.0, "conv3": 0.1, "fc": 0.0}),
+        evaluate=lambda model: model.accuracy,
+        accuracy_criterion=AccuracyCriterion(tolerable_loss=0.01),
+        strategy="basic",
+    ).study
+    publish(study, artifact_store=store)
+    (meta,) = get_all_artifact_meta(study)
+    with store.open_reader(meta.artifact_id) as file:
+        rows = file.read().decode().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["op", "conv3", "conv1", "conv2", "fc"]
 
 
 def test_a_large_model_is_not_uploaded(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from optuna_quant import SampleMetric
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
 from optuna_quant import tune
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.evaluation.baseline_checks import BaselineChecks
+from optuna_quant.evaluation.data_checks import SeenInputs
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 from optuna_quant.evaluation.metrics.sample_metrics import exact_match
 from optuna_quant.evaluation.metrics.sample_metrics import topk
+from optuna_quant.space.config import QuantConfig
 from optuna_quant.study.errors import BaselineError
 
 
@@ -368,3 +371,53 @@ def test_data_are_looked_at_with_the_fp32_model_alone() -> None:
     assert evaluation(model) == 0
     with pytest.raises(ValueError, match="The label 77"):
         evaluation.for_fp32()(model)
+
+
+@pytest.mark.parametrize(("factor", "differ"), [(255, True), (1 / 255, True), (1, False)])
+def test_what_a_function_feeds_is_compared_with_the_calibration_data(
+    caplog: pytest.LogCaptureFixture, factor: float, differ: bool
+) -> None:
+    x = (X * factor).astype(np.float32)
+
+    def evaluate(session: Any) -> float:
+        return 1.0 + float(np.mean(session.run(None, {"x": X})[0].argmax(1)))
+
+    result = tune(
+        onnx_models.convnet(),
+        calibration_data=x[:40],
+        evaluate=evaluate,
+        tolerable_loss=0.2,
+        max_trials=1,
+        objective="ops",
+    )
+    found = [line for line in warnings_in(caplog) if "calibration data" in line]
+    assert bool(found) == differ
+    assert list(result.warnings) == found
+    if differ:
+        (said,) = found
+        low, high = X[:64].min(), X[:64].max()
+        assert f"{low:.4g} to {high:.4g} in what evaluate= gives to the model" in said
+        assert f"{x[:40].min():.4g} to {x[:40].max():.4g} in the calibration data" in said
+
+
+def test_the_session_that_was_watched_is_as_before() -> None:
+    model = OnnxRuntimeBackend(onnx_models.convnet(), calibration_data=X[:8]).quantize(
+        QuantConfig({})
+    )
+    seen = SeenInputs()
+    session = model.native()
+    with model.showing_inputs(seen):
+        session.run(None, {"x": X[:2]})
+    assert "run" not in vars(session)
+    session.run(None, {"x": X[:2]})
+
+
+def test_inputs_that_are_no_arrays_do_not_disturb_an_evaluation() -> None:
+    class Odd:
+        def __array__(self, *args: object, **kwargs: object) -> Any:
+            raise RuntimeError("on another device")
+
+    seen = SeenInputs()
+    seen({"x": Odd()})
+    seen({"x": ["a", "b"]})
+    assert seen.warnings(object()) == ()

@@ -75,8 +75,8 @@ def test_parts_that_differ_are_refused_by_name(
     study, counting, error = search(**given)
     text = str(error)
     assert f"The {first} uses another criterion than the {second}: " in text
-    assert "at most 0.1 loss" in text
-    assert "at most 0.5 loss" in text
+    assert "at most 0.1 absolute loss" in text
+    assert "at most 0.5 absolute loss" in text
     assert "Give both the same AccuracyCriterion." in text
     assert len(counting.seen) == counting.fp32_count == evaluated
     assert not any(record.MET in trial.user_attrs for trial in study.trials)

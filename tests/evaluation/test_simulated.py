@@ -139,8 +139,8 @@ def test_the_difference_of_outputs_is_measured_on_a_part_of_the_samples(
     assert found.simulation is not None
     assert found.simulation.difference is not None
     assert found.simulation.difference.largest == 0
-    said = f"its simulation had a metric of {found.metric:.6g} (the same), and the same outputs on"
-    assert f"{said} 200 evaluation samples" in str(found)
+    said = f"its simulation had a metric of {found.metric:.6g} (the same); on"
+    assert f"{said} 200 evaluation samples, outputs are the same" in str(found)
     facts = collect(found).answer
     assert facts is not None and facts.simulation is not None
     assert facts.simulation.text == found.simulation.beside(found.metric)

@@ -147,7 +147,12 @@ def test_what_is_not_in_the_record_is_not_known() -> None:
     assert {op.runs for op in report.ops} == {""} and {op.as_asked for op in report.ops} == {None}
     assert report.answer is not None and report.answer.holdout is not None
     assert report.answer.holdout.missing == "its result is not in the record"
-    assert "made from the record of the study alone" in report.to_html()
+    page = report.to_html()
+    assert "made from the record of the study alone" in page
+    assert "nor what was measured at the end of the search, nor the result on the hold-out" in page
+    known = collect_recorded(sampled(holdout=0.3).study).to_html()
+    assert "does not have what the runtime executes" in known
+    assert "nor the result on the hold-out" not in known
     assert list(report.environment.versions) == ["optuna_quant"]
 
 

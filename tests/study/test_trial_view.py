@@ -49,6 +49,7 @@ CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
 # trusted, to hold them back, and to pass them on as they are.
 READERS = {
     "study/trial_view.py",
+    "study/started_trial.py",
     "study/record_check.py",
     "study/sample_record.py",
     "pruners/_accuracy.py",

@@ -67,7 +67,8 @@ from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.prepare import prepare
 from optuna_quant.tuning.result import TuningResult
-from optuna_quant.tuning.run import TuningRun
+from optuna_quant.tuning.run import run_search
+from optuna_quant.tuning.setup import TuningSetup
 from optuna_quant.tuning.strategies import choose_strategy
 from optuna_quant.tuning.strategies import sampler_options
 
@@ -167,7 +168,7 @@ def test_result_of_an_easy_model_is_the_default() -> None:
 def test_result_reads_well() -> None:
     lines = str(tune_fake()).splitlines()
     assert lines[0] == "A quantized model meets the criterion."
-    assert lines[1] == "metric 0.9, FP32 0.9, loss 0 (at most 0.1 loss, higher is better)"
+    assert lines[1] == "metric 0.9, FP32 0.9, loss 0 (at most 0.1 absolute loss, higher is better)"
     assert "1 of 3 ops quantized, 3.9 kB" in lines[2]
     assert lines[3] == "in fallback: a, c"
     assert lines[4].startswith("stopped: Trial ")
@@ -372,7 +373,7 @@ def test_interrupt_in_the_measurement_of_the_gain_is_one(monkeypatch: pytest.Mon
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optuna_quant.tuning.run.measure_finalists", interrupted)
+    monkeypatch.setattr("optuna_quant.tuning.finish.measure_finalists", interrupted)
     result = interrupted_fake(FakeBackend({"a": 0.0}))
     assert result.met
     assert result.gain is None
@@ -421,7 +422,7 @@ def test_processes_share_one_search(zygote: Zygote, tmp_path: Path) -> None:
     assert set((alone / "log").read_text().splitlines()) <= set(evaluated)
 
 
-def prepared(**options: Any) -> TuningRun:
+def prepared(**options: Any) -> TuningSetup:
     return prepare(collect(TuneOptions, options))
 
 
@@ -435,9 +436,10 @@ def test_threads_share_one_search() -> None:
 
     tuning = TuningCriterion(timeout=None, max_trials=None, strategy="basic")
     given = {"accuracy_criterion": TOLERANT, "tuning_criterion": tuning, "verify": False}
-    alone = prepared(backend=backend, evaluate=evaluate, **given).run()
+    alone = run_search(prepared(backend=backend, evaluate=evaluate, **given))
     evaluate.seen.clear()
-    result = prepared(backend=backend, evaluate=slow, **given).run(options=SearchOptions(n_jobs=4))
+    threads = SearchOptions(n_jobs=4)
+    result = run_search(prepared(backend=backend, evaluate=slow, **given), options=threads)
     assert result.fallback_ops == alone.fallback_ops
     assert result.met
     assert evaluate.most_repeats() == 1
@@ -763,7 +765,7 @@ def test_tolerance_may_be_moved_and_old_trials_count(
     assert counting.seen[-1].config == result.config
     assert len(counting.seen) <= 2
     assert result.fallback_ops == ("c",)
-    assert "was started with another criterion (at most 0.1 loss" in caplog.text
+    assert "was started with another criterion (at most 0.1 absolute loss" in caplog.text
 
 
 # Strategies.

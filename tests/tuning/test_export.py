@@ -87,7 +87,7 @@ def test_best_is_the_answer_and_is_written(journal: Path, tmp_path: Path) -> Non
     assert built.config == result.config
     assert (tmp_path / "exported.json").read_bytes() == (tmp_path / "searched.json").read_bytes()
     assert str(built).startswith("Trial ")
-    assert "metric 0.9, FP32 0.9, loss 0: met (at most 0.1 loss" in str(built)
+    assert "metric 0.9, FP32 0.9, loss 0: met (at most 0.1 absolute loss" in str(built)
     assert "in fallback: a, c" in str(built)
 
 

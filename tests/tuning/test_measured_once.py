@@ -48,7 +48,7 @@ def never(*args: Any, **kwargs: Any) -> Measured:
 def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., TuningResult]:
     def go(measure: Timer, storage: str = "journal", **kwargs: Any) -> TuningResult:
         monkeypatch.setattr(
-            "optuna_quant.tuning.run.measure_finalists",
+            "optuna_quant.tuning.finish.measure_finalists",
             lambda found, **kw: measure_finalists(found, **kw, measure_against=measure),
         )
         # By the table "a" and "b" gain the same, but for 1 of 1000, and cannot both be quantized.

@@ -40,7 +40,7 @@ def test_a_search_is_a_small_table() -> None:
         "metric": "0.85",
         "metric of FP32": "0.9",
         "loss": "0.05",
-        "criterion": "at most 0.1 loss, higher is better",
+        "criterion": "at most 0.1 absolute loss, higher is better",
         "size": "3.9 kB (FP32: 4 kB)",
         "ops": "1 of 2 ops quantized",
     }.items():

@@ -20,6 +20,9 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.cli.parser import main
+from optuna_quant.tuning.strategies import strategies
+from optuna_quant.tuning.strategies import tunes_recipes
 from optuna_quant.tuning.usual_recipes import started_with
 from optuna_quant.tuning.usual_recipes import with_usual
 
@@ -102,6 +105,26 @@ def test_where_the_first_configuration_will_do_no_recipe_is_tried() -> None:
     assert dict(result.space.recipes) == MAY_EQUALIZE
     assert len(result.study.trials) == 2
     assert "recipes" not in result.summary()
+
+
+def test_a_strategy_without_a_place_for_recipes_names_the_one_that_would_help() -> None:
+    result = tune("random", max_trials=1)
+    assert not result.met
+    assert not result.space.recipes
+    assert "not searched: recipes equalization, " in result.summary()
+    assert "equalization" not in tune(max_trials=1).other_recipes
+
+
+def test_the_help_names_the_strategies_that_tune_recipes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["tune", "--help-all"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    named = said.partition("(default: auto for the strategies ")[2].partition(", otherwise")[0]
+    ours = {n for n, cls in strategies().items() if cls.__module__.startswith("optuna_quant.")}
+    assert set(named.replace(" and ", ", ").split(", ")) == {
+        n for n in ours if tunes_recipes(n, {})
+    }
 
 
 def test_none_are_tuned_if_the_user_says_so() -> None:

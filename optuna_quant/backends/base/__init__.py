@@ -16,6 +16,7 @@ from optuna_quant.backends.base.backend import HasConstantInputs
 from optuna_quant.backends.base.backend import HasFileEndings
 from optuna_quant.backends.base.backend import HasSignature
 from optuna_quant.backends.base.backend import NamesOriginal
+from optuna_quant.backends.base.backend import NamesSizes
 from optuna_quant.backends.base.backend import OpRuns
 from optuna_quant.backends.base.backend import ReadsFiles
 from optuna_quant.backends.base.backend import SimulatesCandidates
@@ -23,12 +24,15 @@ from optuna_quant.backends.base.backend import SimulatesTarget
 from optuna_quant.backends.base.backend import TracesOutputs
 from optuna_quant.backends.base.backend import WeighsFloats
 from optuna_quant.backends.base.backend import original_of
+from optuna_quant.backends.base.backend import shown_sizes_of
 from optuna_quant.backends.base.backend import simulated_target_of
 from optuna_quant.backends.base.calibration import Calibrates
 from optuna_quant.backends.base.calibration import CalibratesForConfigs
+from optuna_quant.backends.base.calibration import ChoosesLatencyFeed
 from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
 from optuna_quant.backends.base.calibration import TellsCalibrationBytes
+from optuna_quant.backends.base.calibration import latency_feed_of
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
@@ -46,6 +50,7 @@ from optuna_quant.backends.base.model import ModelLoadError
 from optuna_quant.backends.base.model import NativeModel
 from optuna_quant.backends.base.model import RunnableModel
 from optuna_quant.backends.base.model import RunsConcurrently
+from optuna_quant.backends.base.model import ShowsInputs
 from optuna_quant.backends.base.model import as_used
 from optuna_quant.backends.base.model import depends_on_batch
 from optuna_quant.backends.base.model import native_of
@@ -61,6 +66,7 @@ from optuna_quant.backends.base.sensitivity import SensitivityFactory
 from optuna_quant.backends.base.sensitivity import SensitivityKind
 from optuna_quant.backends.base.sensitivity import TakesBatches
 from optuna_quant.backends.base.sensitivity import TakesSamples
+from optuna_quant.backends.base.training import TrainingFunctionError
 from optuna_quant.backends.base.training import TrainingTrial
 from optuna_quant.backends.base.training import TrainsCandidates
 
@@ -70,6 +76,7 @@ __all__ = [
     "Calibrates",
     "CalibratesForConfigs",
     "CandidateModel",
+    "ChoosesLatencyFeed",
     "CompilesForUse",
     "CountsPasses",
     "ExecutedOp",
@@ -89,6 +96,7 @@ __all__ = [
     "Model",
     "ModelLoadError",
     "NamesOriginal",
+    "NamesSizes",
     "NativeModel",
     "OffersSensitivities",
     "OpRuns",
@@ -103,6 +111,7 @@ __all__ = [
     "SensitivityKind",
     "SharesCalibration",
     "SharesParts",
+    "ShowsInputs",
     "SimulatesCandidates",
     "SimulatesTarget",
     "TakesBatches",
@@ -111,13 +120,16 @@ __all__ = [
     "TellsLeftOut",
     "TellsOtherRecipes",
     "TracesOutputs",
+    "TrainingFunctionError",
     "TrainingTrial",
     "TrainsCandidates",
     "WeighsFloats",
     "as_used",
     "atomic_write",
     "depends_on_batch",
+    "latency_feed_of",
     "native_of",
     "original_of",
+    "shown_sizes_of",
     "simulated_target_of",
 ]

@@ -209,6 +209,16 @@ class NamesOriginal(Protocol):
 
 
 @runtime_checkable
+class NamesSizes(Protocol):
+    """A backend whose models have a size that is not that of the files they are saved to."""
+
+    @property
+    def sizes_are_of(self) -> str:
+        """What sizes are of, such as ``"weights"``: the summary says so."""
+        ...
+
+
+@runtime_checkable
 class SimulatesTarget(Protocol):
     """A backend that can quantize for a device which is elsewhere."""
 
@@ -260,3 +270,8 @@ def simulated_target_of(backend: object) -> str | None:
 def original_of(backend: object) -> str:
     """What the model of a backend is called with nothing quantized."""
     return backend.original if isinstance(backend, NamesOriginal) else "FP32"
+
+
+def shown_sizes_of(backend: object) -> str:
+    """What the sizes of a backend's models are of, to be put behind one; empty for files."""
+    return f" of {backend.sizes_are_of}" if isinstance(backend, NamesSizes) else ""

@@ -81,7 +81,8 @@ class CalibratesForConfigs(Protocol):
 class PreviewsCalibration(Protocol):
     """A backend that shows some of its calibration data.
 
-    The library compares these with the evaluation data, and measures latency on them.
+    The library compares these with the evaluation data, and measures times on the first sample if
+    the backend does not :class:`ChoosesLatencyFeed`.
     """
 
     def calibration_preview(self, samples: int) -> tuple[int, Sequence[Feed]] | None:
@@ -96,3 +97,30 @@ class PreviewsCalibration(Protocol):
             for each input, by name. :obj:`None` without data.
         """
         ...
+
+
+@runtime_checkable
+class ChoosesLatencyFeed(Protocol):
+    """A backend that says what models are run on where their time is measured."""
+
+    def latency_feed(self) -> tuple[int, Feed] | None:
+        """The samples of a run whose time is measured; the same ones as for its latency costs.
+
+        Returns:
+            How many samples there are, and an array for each input, by name. :obj:`None` without
+            data.
+        """
+        ...
+
+
+def latency_feed_of(backend: object) -> tuple[int, Feed] | None:
+    """What a backend says that models are run on where their time is measured.
+
+    Args:
+        backend:
+            The backend.
+
+    Returns:
+        As :meth:`ChoosesLatencyFeed.latency_feed`; :obj:`None` if it does not say it.
+    """
+    return backend.latency_feed() if isinstance(backend, ChoosesLatencyFeed) else None

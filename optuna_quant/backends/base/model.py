@@ -10,8 +10,10 @@ from typing import runtime_checkable
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     import os
 
     from numpy.typing import NDArray
@@ -104,6 +106,25 @@ class HasNative(Protocol):
         Raises:
             ModelLoadError:
                 If the runtime does not load the model.
+        """
+        ...
+
+
+@runtime_checkable
+class ShowsInputs(Protocol):
+    """A model that shows what its object of the runtime is called with.
+
+    So it is told if a function of the user's (``evaluate=``) feeds inputs of another scale than
+    the calibration data.
+    """
+
+    def showing_inputs(self, watch: Callable[[Feed], None]) -> AbstractContextManager[None]:
+        """Show what :meth:`HasNative.native` is called with, while the context lasts.
+
+        Args:
+            watch:
+                Called with the arrays of each call, by the inputs' names, before it is computed.
+                It keeps copies if it keeps anything.
         """
         ...
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import QuantConfig
 
 
+class TrainingFunctionError(Exception):
+    """The user's function that trains has raised an error, which is the cause of this one."""
+
+
 Hyperparameter: TypeAlias = "str | int | float | bool | None"
 
 
@@ -101,6 +105,9 @@ class TrainsCandidates(Protocol):
         Raises:
             optuna.exceptions.TrialPruned:
                 If a pruner ended the training.
+            TrainingFunctionError:
+                If the user's function has raised an error: in the first training, that ends the
+                search. Any other error fails the trial.
         """
         ...
 

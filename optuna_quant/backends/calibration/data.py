@@ -13,13 +13,12 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant._common.user_warnings import warn_user
-from optuna_quant.backends.calibration.feeds import check_names
 from optuna_quant.backends.calibration.feeds import is_array
-from optuna_quant.backends.calibration.feeds import to_array
 from optuna_quant.backends.calibration.feeds import to_feed
 from optuna_quant.backends.calibration.pieces import Piece
 from optuna_quant.backends.calibration.pieces import content_hashes
 from optuna_quant.backends.calibration.sources import CalibrationSource
+from optuna_quant.backends.calibration.whole_set import batches_of_set
 from optuna_quant.data.array_files import npz_names
 from optuna_quant.data.array_files import read_npz
 from optuna_quant.data.batch_sequences import is_batch_sequence
@@ -216,7 +215,7 @@ class CalibrationData:
             feed = {spec.name: whole[spec.name] for spec in self._inputs}
             samples = self._samples(feed)
             stops = [samples]
-            if self._is_divisible(feed):
+            if self.is_divisible(feed):
                 stops = sorted({min(size - seen, samples) for size in ahead} | {samples})
             start = 0
             for stop in stops:
@@ -242,7 +241,7 @@ class CalibrationData:
             tuple(sizes),
             [spec.name for spec in self._inputs],
             self._constants.values,
-            self._is_divisible,
+            self.is_divisible,
         )
 
     def fingerprint(self) -> str:
@@ -254,7 +253,7 @@ class CalibrationData:
         self, data: object, batch_size: int, source: CalibrationSource
     ) -> Callable[[], Iterable[object]]:
         if isinstance(data, Mapping):
-            return self._whole_set(data, batch_size)
+            return batches_of_set(data, self._inputs, batch_size, check=self._feed)
         if is_array(data):
             if len(self._inputs) != 1:
                 names = [spec.name for spec in self._inputs]
@@ -262,76 +261,14 @@ class CalibrationData:
                     f"The calibration data are one array, but the model has {len(names)} inputs: "
                     f"pass a dict with the keys {names}."
                 )
-            return self._whole_set({self._inputs[0].name: data}, batch_size)
+            data = {self._inputs[0].name: data}
+            return batches_of_set(data, self._inputs, batch_size, check=self._feed)
         if isinstance(data, Iterable):
             return lambda: data
         if callable(data):
             return lambda: map(source.batch, _fresh_iterator(data))
         raise TypeError(
             f"The calibration data are of type {type(data).__name__}; pass {_ACCEPTED}."
-        )
-
-    def _whole_set(
-        self, data: Mapping[Any, Any], batch_size: int
-    ) -> Callable[[], Iterable[object]]:
-        where = "the calibration data"
-        check_names(data, self._inputs, where)
-        arrays = {spec.name: to_array(spec, data[spec.name], where) for spec in self._inputs}
-        axes = [spec for spec in self._inputs if spec.shape is not None]
-        is_whole = bool(axes) and all(
-            _fits(spec.shape, arrays[spec.name].shape[1:]) for spec in self._inputs
-        )
-        if is_whole and all(array.shape[1:2] == (1,) for array in arrays.values()):
-            # Samples with an axis of one sample each.
-            arrays, is_whole = {name: array[:, 0] for name, array in arrays.items()}, False
-        for spec in self._inputs:
-            if arrays[spec.name].ndim == 0:
-                raise ValueError(
-                    f"Input {spec.name!r}: {where} has a scalar, but an array with the samples "
-                    f"along its first axis is needed (expected: {spec})."
-                )
-        lengths = {name: array.shape[0] for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(
-                f"The inputs have different numbers of samples: {lengths}. If not every input has "
-                "its samples along the first axis, pass a list of batches (dicts) instead."
-            )
-        samples = lengths[self._inputs[0].name]
-        if samples == 0:
-            raise ValueError("The calibration data are empty: they hold 0 samples.")
-        if is_whole:
-            self._feed({name: array[0] for name, array in arrays.items()}, where)
-            return lambda: (
-                {name: array[i] for name, array in arrays.items()} for i in range(samples)
-            )
-        fixed = {
-            spec.name: spec.shape[0]
-            for spec in self._inputs
-            if spec.shape and isinstance(spec.shape[0], int)
-        }
-        if len(set(fixed.values())) > 1:
-            raise ValueError(
-                f"The model's inputs have different fixed batch sizes, {fixed}, so the set cannot "
-                "be cut into batches: pass a list of batches (dicts) instead."
-            )
-        size = next(iter(fixed.values()), batch_size)
-        if fixed:
-            if samples < size:
-                raise ValueError(
-                    f"The model has the fixed batch size {size}, but there are only {samples} "
-                    "calibration samples."
-                )
-            if samples % size:
-                warn_user(
-                    f"The model has the fixed batch size {size}: the last {samples % size} of "
-                    f"{samples} calibration samples are left out."
-                )
-                samples -= samples % size
-        starts = range(0, samples, size)
-        # Checking one batch tells at once, before any work, what is wrong with all of them.
-        self._feed({name: array[:size] for name, array in arrays.items()}, where)
-        return lambda: (
-            {name: array[i : i + size] for name, array in arrays.items()} for i in starts
         )
 
     def _feed(self, batch: object, where: str) -> Feed:
@@ -359,22 +296,13 @@ class CalibrationData:
         first = feed[self._inputs[0].name]
         return first.shape[0] if first.ndim else 1
 
-    def _is_divisible(self, feed: Feed) -> bool:
+    def is_divisible(self, feed: Feed) -> bool:
+        """Whether batches can be cut and put together along their first axis."""
         axes = {spec.shape[0] if spec.shape else 0 for spec in self._inputs}
         lengths = {array.shape[0] for array in feed.values() if array.ndim}
         if not self._constants.allow_cutting:
             return False
         return len(axes) == 1 and not isinstance(axes.pop(), int) and len(lengths) == 1
-
-
-def _fits(wanted: tuple[int | str | None, ...] | None, shape: tuple[int, ...]) -> bool:
-    return wanted is None or (
-        len(wanted) == len(shape)
-        and all(
-            not isinstance(size, int) or size == have
-            for size, have in zip(wanted, shape, strict=True)
-        )
-    )
 
 
 def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> Mapping[str, NDArray[Any]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.counts import check_count
 from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.calibration.data import CalibrationData
+from optuna_quant.backends.calibration.first_batch import first_batch
 from optuna_quant.data.constant_inputs import NO_INPUTS
 from optuna_quant.data.constant_inputs import ConstantInputs
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from optuna_quant.backends.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.pieces import Piece
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.data.inputs import InputSpec
@@ -82,6 +85,8 @@ class Samples:
             How many of them go through the model at once.
         sizes:
             The calibration sampling sizes, default first; none to use all.
+        latency_batch_size:
+            How many samples are in a run whose time is measured.
 
     Attributes:
         reader:
@@ -90,6 +95,13 @@ class Samples:
             The calibration data; None if there are none.
         sizes:
             As given.
+        latency_batch_size:
+            As given.
+
+    Raises:
+        ValueError:
+            If the calibration data do not fit the model, or samples of them cannot be put together
+            to a batch whose time is measured.
     """
 
     def __init__(
@@ -99,14 +111,19 @@ class Samples:
         *,
         batch_size: int,
         sizes: tuple[int, ...],
+        latency_batch_size: int = 1,
     ) -> None:
+        check_count("latency_batch_size", latency_batch_size)
         self.reader = reader
         self.sizes = sizes
+        self.latency_batch_size = latency_batch_size
         self.calibration: CalibrationData | None = None
         if calibration_data is not None:
             self.calibration = reader.read(calibration_data, batch_size=batch_size)
             # Reading the first batch tells at once whether there are any and whether they fit.
             next(iter(self.calibration))
+            if latency_batch_size > 1:
+                first_batch(self.calibration, latency_batch_size)
 
     @property
     def passes(self) -> list[int | None]:
@@ -134,6 +151,21 @@ class Samples:
                 "calibration_data: pass data=, in any form that calibration_data accepts."
             )
         return self.calibration
+
+    def to_time(self, data: object, purpose: str) -> Piece:
+        """The batch that models are run on where their time is measured.
+
+        Args:
+            data:
+                The samples that it is taken from; the calibration data if it is None.
+            purpose:
+                What needs it, as the start of a sentence.
+
+        Raises:
+            ValueError:
+                If there are no samples, or they cannot be put together to a batch.
+        """
+        return first_batch(self.to_run_on(data, purpose), self.latency_batch_size)
 
     def preview(self, samples: int) -> tuple[int, list[Feed]] | None:
         """The first batches of the calibration data; None if there are none.

@@ -79,6 +79,9 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             start of the data are used. None to use all.
         calibration_batch_size:
             How many samples go through the model at once, where the whole set is given.
+        latency_batch_size:
+            How many samples are in a run whose time is measured: by :meth:`costs`, and for what an
+            answer gains. Give the batch that the model will be used with.
         approach:
             ``"static"`` (activation ranges from calibration, Q/DQ), ``"dynamic"`` (found at run
             time), ``"weight_only"`` (weights of few bits in groups, activations in floats), or
@@ -151,6 +154,7 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
         calibration_data: object = None,
         calibration_sizes: Sequence[int] | None = None,
         calibration_batch_size: int = DEFAULT_BATCH_SIZE,
+        latency_batch_size: int = 1,
         approach: str | None = None,
         providers: Providers | None = None,
         session_options: onnxruntime.SessionOptions | None = None,
@@ -199,6 +203,7 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             calibration_data,
             batch_size=calibration_batch_size,
             sizes=sizes,
+            latency_batch_size=latency_batch_size,
         )
         if not inspect_only:
             check_has_data(needed_for, calibration_data)

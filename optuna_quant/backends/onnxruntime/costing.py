@@ -10,6 +10,7 @@ from optuna_quant.backends.onnxruntime.topic import BackendTopic
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.costs import Costs
     from optuna_quant.space.space import TuningSpace
@@ -45,9 +46,9 @@ class CostingBackend(BackendTopic):
             checks:
                 How many models the predictions are compared with; 0 for none.
             data:
-                What the models are run on: the first sample of it, or the first batch where
-                samples cannot be taken apart, in any form of ``calibration_data``, which it is by
-                default.
+                What the models are run on: the first ``latency_batch_size`` samples of it, or the
+                first batch where samples cannot be taken apart, in any form of
+                ``calibration_data``, which it is by default.
 
         Returns:
             The tables ``"latency"`` (seconds of one run), ``"size"`` (bytes), ``"multiply_adds"``
@@ -80,6 +81,19 @@ class CostingBackend(BackendTopic):
         from optuna_quant.backends.onnxruntime.costs.measure import conditions
 
         return conditions(self._cost_source(data))
+
+    def latency_feed(self) -> tuple[int, Feed] | None:
+        """The calibration samples that models are run on where their time is measured.
+
+        Returns:
+            How many they are, ``latency_batch_size`` or more where samples cannot be taken apart,
+            and an array for each input; :obj:`None` without calibration data.
+        """
+        samples = self._parts.samples
+        if samples.calibration is None:
+            return None
+        batch = samples.to_time(None, "Measuring times")
+        return batch.samples, batch.feed
 
     def _cost_source(self, data: object, *, calibrate: bool = False) -> CostSource:
         with self._lock:

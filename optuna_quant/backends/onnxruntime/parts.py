@@ -313,7 +313,7 @@ class BackendParts:
         """
         from optuna_quant.backends.onnxruntime.costs.measure import CostSource
 
-        piece = next(iter(self.samples.to_run_on(data, "Measuring costs").pieces([1])))
+        piece = self.samples.to_time(data, "Measuring costs")
         has_choice = any(len(values) > 1 for values in self.recipes.values.values())
         return CostSource(
             graph=self.default_variant.graph,

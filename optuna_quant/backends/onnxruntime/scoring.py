@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.base import SensitivityFactory
-from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.onnxruntime.topic import BackendTopic
+from optuna_quant.backends.sensitivity.offered import factories
 
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from optuna_quant.backends.base import SensitivityFactory
+    from optuna_quant.backends.base import SensitivityKind
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.parts import BackendParts
     from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
@@ -45,16 +46,13 @@ class ScoringBackend(BackendTopic):
 
         See :class:`~optuna_quant.backends.base.OffersSensitivities`.
         """
-        return {
-            SensitivityKind.BEST: SensitivityFactory(self.sensitivity),
-            SensitivityKind.OP_ERROR: SensitivityFactory(
-                lambda *, outputs: self.mse_sensitivity()  # Each op has its own.
-            ),
-            SensitivityKind.OUTPUT_ERROR: SensitivityFactory(self.output_sensitivity),
-            SensitivityKind.CURVATURE: SensitivityFactory(
-                self.hessian_sensitivity, ("loss", "labels", "probes", "module", "parameters")
-            ),
-        }
+        return factories(
+            best=self.sensitivity,
+            op_error=self.mse_sensitivity,
+            output_error=self.output_sensitivity,
+            curvature=self.hessian_sensitivity,
+            options=("module", "parameters"),
+        )
 
     def sensitivity(
         self, *, samples: int = 32, outputs: Sequence[str] | None = None

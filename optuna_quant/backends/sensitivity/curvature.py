@@ -25,12 +25,17 @@ from optuna_quant.backends.sensitivity.asked_ops import check_ops
 from optuna_quant.backends.sensitivity.hessian_report import HessianReport
 from optuna_quant.backends.sensitivity.hessian_report import OpTrace
 from optuna_quant.backends.sensitivity.hutchinson import block_traces
+from optuna_quant.backends.sensitivity.loss_data import count_samples
+from optuna_quant.backends.sensitivity.loss_data import read_batches
 from optuna_quant.backends.sensitivity.tensors import FloatType
 from optuna_quant.backends.sensitivity.tensors import Tensors
+from optuna_quant.backends.sensitivity.tensors import batch_tensors
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.sensitivity.perturbation import WeightPerturbations
+    from optuna_quant.data.constant_inputs import BoundInputs
+    from optuna_quant.data.inputs import InputSpec
     from optuna_quant.space.config import QuantConfig
 
 
@@ -114,6 +119,65 @@ class CurvatureOptions:
         _check_options(self.tolerance, self.dtype, self.loss)
 
 
+@dataclass(frozen=True, eq=False)
+class LossBatches:
+    """What a loss is computed on.
+
+    Args:
+        tensors:
+            The batches: the inputs of the model, and what the loss reads.
+        sizes:
+            How many samples each has.
+    """
+
+    tensors: Sequence[Tensors]
+    sizes: Sequence[int]
+
+    @classmethod
+    def read(
+        cls,
+        data: object,
+        inputs: Sequence[InputSpec],
+        options: CurvatureOptions,
+        *,
+        labels: object,
+        constants: BoundInputs,
+    ) -> LossBatches:
+        """Read the first samples of data, see :func:`read_batches`.
+
+        Args:
+            data:
+                The data.
+            inputs:
+                The inputs of the model.
+            options:
+                How many samples are used, in which batches, and as what type.
+            labels:
+                The labels of the samples; None if the data hold what the loss reads.
+            constants:
+                Inputs that are the same for all samples.
+
+        Raises:
+            TypeError:
+                If the data are of another type.
+            ValueError:
+                If the data do not fit the model.
+        """
+        arrays = read_batches(
+            data,
+            inputs,
+            labels=labels,
+            max_samples=options.max_samples,
+            batch_size=options.batch_size,
+            constants=constants,
+        )
+        names = {spec.name for spec in inputs}
+        varying = constants.varying(inputs)
+        with torch.inference_mode(False):
+            tensors = [batch_tensors(batch, names, options.dtype) for batch in arrays]
+        return cls(tensors, [count_samples(batch, varying) for batch in arrays])
+
+
 class LossCurvature:
     """Scores ops by the curvature of a loss in their weights.
 
@@ -122,8 +186,6 @@ class LossCurvature:
             The model.
         batches:
             What it is run on, with what the loss reads.
-        sizes:
-            How many samples each batch has.
         weights:
             What the weight of each op is called, also of ops that are not scored, by op.
         perturbations:
@@ -141,16 +203,14 @@ class LossCurvature:
     def __init__(
         self,
         function: WeightFunction,
-        batches: Sequence[Tensors],
-        sizes: Sequence[int],
+        batches: LossBatches,
         *,
         weights: Mapping[str, str],
         perturbations: WeightPerturbations,
         options: CurvatureOptions,
     ) -> None:
         self._function = function
-        self._batches = batches
-        self._sizes = sizes
+        self._batches, self._sizes = batches.tensors, batches.sizes
         self._weights = weights
         self._perturbations = perturbations
         self._loss = output_change if options.loss is None else options.loss

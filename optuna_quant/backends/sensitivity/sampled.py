@@ -28,15 +28,18 @@ class SampledSensitivity(abc.ABC):
     Args:
         samples:
             How many samples are used, from the start of the data.
+        probes:
+            How many backward passes go through the model for each batch.
 
     Raises:
         ValueError:
             If ``samples`` is not a positive number.
     """
 
-    def __init__(self, *, samples: int) -> None:
+    def __init__(self, *, samples: int, probes: int = 0) -> None:
         check_positive("samples", samples)
         self._samples = samples
+        self._probes = probes
         self.key = f"samples={samples}"
 
     def __call__(self, config: QuantConfig, ops: Sequence[str]) -> dict[str, float]:
@@ -120,6 +123,8 @@ class SampledSensitivity(abc.ABC):
     def passes(self, configs: int, *, with_weights: bool = False) -> float:
         """How many samples are run through models to score this number of configurations.
 
+        A backward pass counts as one.
+
         Args:
             configs:
                 The number of configurations.
@@ -127,10 +132,15 @@ class SampledSensitivity(abc.ABC):
                 Whether the part that comes from the weights is found as well.
         """
         more = self._samples_of_weights if with_weights else 0
-        return float(self._samples * configs + more)
+        gradients = (self._samples + more) * (1 + self._probes) if self._probes else 0
+        return float(self._samples * configs + more + gradients)
 
     def with_samples(self, samples: int) -> Self:
-        """The same sensitivity with at most this number of samples."""
+        """The same sensitivity with at most this number of samples, and one probe.
+
+        For the same number of passes, more samples say more than more probes.
+        """
         found = copy(self)
+        found._probes = min(self._probes, 1)
         found._samples = min(self._samples, samples)
         return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from functools import cached_property
 import os
 from pathlib import Path
 from threading import RLock
@@ -32,7 +31,6 @@ from optuna_quant.backends.torch.describing import DescribingBackend
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
 from optuna_quant.backends.torch.models import CandidateModels
 from optuna_quant.backends.torch.options import checked_approach
-from optuna_quant.backends.torch.options import find_capability
 from optuna_quant.backends.torch.planning import Planner
 from optuna_quant.backends.torch.program.content import program_digest
 from optuna_quant.backends.torch.program.devices import on_device
@@ -55,7 +53,6 @@ if TYPE_CHECKING:
 
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
-    from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.wishes import OpDict
 
@@ -91,6 +88,9 @@ class TorchBackend(
             The calibration sampling sizes to choose from, default first. None to use all samples.
         calibration_batch_size:
             How many samples go through the model at once, where the whole set is given.
+        latency_batch_size:
+            How many samples are in a run whose time is measured: by :meth:`costs`, and for what an
+            answer gains. Give the batch that the model will be used with.
         approach:
             ``"static"`` (activation ranges from calibration), ``"dynamic"`` (found at run time,
             for Linear layers), ``"weight_only"`` (weights of few bits in groups), ``"auto"``
@@ -141,6 +141,7 @@ class TorchBackend(
         calibration_data: object = None,
         calibration_sizes: Sequence[int] | None = None,
         calibration_batch_size: int = DEFAULT_BATCH_SIZE,
+        latency_batch_size: int = 1,
         approach: str | None = None,
         dynamic_shapes: Mapping[str, object] | Sequence[object] | None = None,
         device: str | torch.device | None = None,
@@ -164,7 +165,11 @@ class TorchBackend(
         specs = input_specs(self._exported)
         self._reader = SampleReader(lambda: specs, inputs=inputs, transform=transform)
         self._samples = Samples(
-            self._reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes
+            self._reader,
+            calibration_data,
+            batch_size=calibration_batch_size,
+            sizes=sizes,
+            latency_batch_size=latency_batch_size,
         )
         self._files = (
             {"calibration data": Path(calibration_data)}
@@ -206,6 +211,7 @@ class TorchBackend(
             self._samples,
             self._calibration,
             self._weights,
+            self._exported.module_paths(),
             models,
             Trainer(self._program, state, training, reduce_range=reduce_range),
             size.in_floats,
@@ -228,26 +234,6 @@ class TorchBackend(
         return (".pt2", ".pt")
 
     # What can be done with each op.
-
-    @cached_property
-    def _capability(self) -> Capability:
-        return find_capability(
-            self._program.ops,
-            self._approach,
-            calibration_sizes=self._samples.sizes,
-            has_data=self._samples.calibration is not None,
-            known_names=self._known_names(),
-        )
-
-    def _known_names(self) -> list[str]:
-        """What else a user may name: the other nodes, and modules that are no ops."""
-        paths = self._exported.module_paths()
-        containers = {path.rpartition(".")[0] for path in paths}
-        return [*(node.name for node in self._flow.nodes), *sorted(paths - containers)]
-
-    def capability(self) -> Capability:
-        """What can be done with each op of the program."""
-        return self._capability
 
     def tuning_space(
         self,

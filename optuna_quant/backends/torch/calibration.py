@@ -10,6 +10,7 @@ import torch
 
 from optuna_quant._common.bounded_cache import CACHE_BYTES
 from optuna_quant._common.bounded_cache import BoundedCache
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.calibration.statistics_bytes import pack
 from optuna_quant.backends.calibration.statistics_bytes import unpack
 from optuna_quant.backends.ranges.qparams import Params
@@ -80,7 +81,10 @@ class ProgramCalibration:
         if self.is_calibrated:
             return
         assert self._samples.calibration is not None
-        self._found = collect_statistics(self._program, self._samples.calibration, self._sizes())
+        with doing("Running the calibration data through the model"):
+            self._found = collect_statistics(
+                self._program, self._samples.calibration, self._sizes()
+            )
         for size, statistics in self._found.items():
             if size != _ALL and statistics.samples < size:
                 self._samples.calibration.warn_of_shortage(size, statistics.samples)

@@ -14,6 +14,7 @@ from optuna_quant.backends.torch.topic import BackendTopic
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.costs import Costs
     from optuna_quant.space.space import TuningSpace
 
@@ -55,9 +56,9 @@ class CostingBackend(BackendTopic):
             space:
                 The tuning space.
             data:
-                What the model is run on once: the first sample of it, or the first batch where
-                samples cannot be taken apart, in any form of ``calibration_data``, which it is by
-                default.
+                What the model is run on once: the first ``latency_batch_size`` samples of it, or
+                the first batch where samples cannot be taken apart, in any form of
+                ``calibration_data``, which it is by default.
 
         Returns:
             The tables ``"size"`` (bytes of weights as they are saved), ``"multiply_adds"`` (those
@@ -70,10 +71,23 @@ class CostingBackend(BackendTopic):
         """Under which conditions costs hold here: machine, threads, batch."""
         return conditions(self._cost_source(data))
 
+    def latency_feed(self) -> tuple[int, Feed] | None:
+        """The calibration samples that models are run on where their time is measured.
+
+        Returns:
+            How many they are, ``latency_batch_size`` or more where samples cannot be taken apart,
+            and an array for each input; :obj:`None` without calibration data.
+        """
+        samples = self._parts.samples
+        if samples.calibration is None:
+            return None
+        batch = samples.to_time(None, "Measuring times")
+        return batch.samples, batch.feed
+
     def _cost_source(self, data: object) -> CostSource:
         with self._lock:
             samples = self._parts.samples
             piece = None
             if data is not None or samples.calibration is not None:
-                piece = next(iter(samples.to_run_on(data, "Counting costs").pieces([1])))
+                piece = samples.to_time(data, "Counting costs")
             return CostSource(self._parts.program, self._parts.float_bytes, piece)

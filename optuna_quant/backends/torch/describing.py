@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from optuna_quant.backends.blocks import find_blocks
 from optuna_quant.backends.torch.graph.flow import ProgramFlow
 from optuna_quant.backends.torch.left_out import OpsLeftOut
+from optuna_quant.backends.torch.options import find_capability
 from optuna_quant.backends.torch.topic import BackendTopic
 
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import GraphNode
     from optuna_quant.space.blocks import Block
+    from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
     from optuna_quant.space.left_out import LeftOut
@@ -28,9 +30,12 @@ class DescribingBackend(BackendTopic):
     See :class:`~optuna_quant.backends.base.TellsLeftOut`,
     :class:`~optuna_quant.backends.base.WeighsFloats`,
     :class:`~optuna_quant.backends.base.TracesOutputs`,
-    :class:`~optuna_quant.backends.base.HasBlocks` and
+    :class:`~optuna_quant.backends.base.HasBlocks`,
+    :class:`~optuna_quant.backends.base.NamesSizes` and
     :class:`~optuna_quant.backends.base.HasGraph`.
     """
+
+    sizes_are_of = "weights"  # Files have the graph as well, which is known once it is written.
 
     @cached_property
     def _flow(self) -> ProgramFlow:
@@ -40,6 +45,27 @@ class DescribingBackend(BackendTopic):
     def _left_out(self) -> OpsLeftOut:
         parts = self._parts
         return OpsLeftOut(parts.program, self._flow, parts.approach, parts.float_bytes)
+
+    @cached_property
+    def _capability(self) -> Capability:
+        parts = self._parts
+        return find_capability(
+            parts.program.ops,
+            parts.approach,
+            calibration_sizes=parts.samples.sizes,
+            has_data=parts.samples.calibration is not None,
+            known_names=self._known_names(),
+        )
+
+    def _known_names(self) -> list[str]:
+        """What else a user may name: the other nodes, and modules that are no ops."""
+        paths = self._parts.module_paths
+        containers = {path.rpartition(".")[0] for path in paths}
+        return [*(node.name for node in self._flow.nodes), *sorted(paths - containers)]
+
+    def capability(self) -> Capability:
+        """What can be done with each op of the program."""
+        return self._capability
 
     def ops_left_out(self, space: TuningSpace) -> tuple[LeftOut, ...]:
         """The ops that are not in a tuning space and might be, in the order of the program."""

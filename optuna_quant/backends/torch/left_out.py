@@ -120,7 +120,12 @@ class OpsLeftOut:
         if not op.form.activations:
             return "only its table can be quantized", f"approach='weight_only'{also}"
         if self.approach == "weight_only":
-            return "its weight is not quantized alone", f"approach='static'{also}"
+            reason = "its weight is not quantized alone"
+            if op.form.weight is None:
+                reason = "it has no weight"
+            return reason, f"approach='static'{also}"
+        if self.approach in ("auto", "qat"):
+            return "only static quantization takes it", f"calibration_data{also}"
         remedy = f"calibration_data with approach='static' or 'auto'{also}"
         return "only static quantization takes it", remedy
 

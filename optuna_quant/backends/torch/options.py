@@ -89,7 +89,7 @@ def find_capability(
         known_names:
             The names of the program's other ops.
     """
-    found = []
+    ops, found = list(ops), []
     for op in ops:
         options = list(_quantized(op, approach, has_data=has_data))
         if options:
@@ -106,6 +106,7 @@ def find_capability(
         tuple(found),
         calibration_sizes=tuple(calibration_sizes),
         hint="" if found else _hint(approach),
+        known_types=tuple(dict.fromkeys(op.op_type for op in ops)),
         known_names=tuple(known_names),
         unavailable=unavailable,
     )

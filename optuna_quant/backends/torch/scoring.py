@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.base import SensitivityFactory
-from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
+from optuna_quant.backends.sensitivity.offered import factories
 from optuna_quant.backends.torch.sensitivity.maker import SensitivityMaker
 from optuna_quant.backends.torch.sensitivity.variants import Variants
 from optuna_quant.backends.torch.topic import BackendTopic
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
+    from optuna_quant.backends.base import SensitivityFactory
+    from optuna_quant.backends.base import SensitivityKind
     from optuna_quant.backends.sensitivity.curvature import Loss
     from optuna_quant.backends.sensitivity.output import OutputSensitivity
     from optuna_quant.backends.sensitivity.tensors import FloatType
@@ -36,16 +37,12 @@ class ScoringBackend(BackendTopic):
 
         See :class:`~optuna_quant.backends.base.OffersSensitivities`.
         """
-        return {
-            SensitivityKind.BEST: SensitivityFactory(self.sensitivity),
-            SensitivityKind.OP_ERROR: SensitivityFactory(
-                lambda *, outputs: self.mse_sensitivity()  # Each op has its own.
-            ),
-            SensitivityKind.OUTPUT_ERROR: SensitivityFactory(self.output_sensitivity),
-            SensitivityKind.CURVATURE: SensitivityFactory(
-                self.hessian_sensitivity, ("loss", "labels", "probes")
-            ),
-        }
+        return factories(
+            best=self.sensitivity,
+            op_error=self.mse_sensitivity,
+            output_error=self.output_sensitivity,
+            curvature=self.hessian_sensitivity,
+        )
 
     def sensitivity(
         self, *, samples: int = 32, outputs: Sequence[str] | None = None

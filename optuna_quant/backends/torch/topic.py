@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set
     from threading import RLock
 
     from optuna_quant.backends.calibration.samples import Samples
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.torch.models import CandidateModels
     from optuna_quant.backends.torch.qat.trainer import Trainer
     from optuna_quant.data.inputs import InputSpec
-    from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
 
 
@@ -41,6 +41,8 @@ class BackendParts:
             What is known of its tensors from the samples.
         weights:
             Its quantized weights.
+        module_paths:
+            The paths of the modules that it was exported from.
         models:
             Makes the models of configurations.
         trainer:
@@ -55,6 +57,7 @@ class BackendParts:
     samples: Samples
     calibration: ProgramCalibration
     weights: QuantizedWeights
+    module_paths: Set[str]
     models: CandidateModels
     trainer: Trainer
     float_bytes: int
@@ -75,10 +78,6 @@ class BackendTopic(abc.ABC):
     def __init__(self, parts: BackendParts, lock: RLock) -> None:
         self._parts = parts
         self._lock = lock
-
-    @abc.abstractmethod
-    def capability(self) -> Capability:
-        """What can be done with each op of the program."""
 
     @abc.abstractmethod
     def untrained(self, config: QuantConfig) -> TorchModel:

@@ -68,7 +68,9 @@ def arguments_of(example_inputs: object, name: str, signature: inspect.Signature
 def _as_tensors(arguments: Any) -> Any:
     def as_tensor(leaf: Any) -> Any:
         if isinstance(leaf, np.ndarray):
-            leaf = torch.from_numpy(np.ascontiguousarray(leaf))
+            # NumPy makes float64, which no weight has; calibration data are cast as well.
+            found = leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf
+            leaf = torch.from_numpy(np.ascontiguousarray(found))
         # The exporter takes the strides of an example for those of all inputs.
         return leaf.detach().contiguous() if isinstance(leaf, torch.Tensor) else leaf
 

@@ -61,7 +61,12 @@ class CallForm:
                 If the arguments have another structure than those of the export, or one that
                 became a constant has another value.
         """
-        flat, spec = pytree.tree_flatten(self.canonical(args, dict(kwargs)))
+        try:
+            given = self.canonical(args, dict(kwargs))
+        except TypeError as error:  # As of any function, without a word of which one.
+            takes = ", ".join(self.arguments) or "no argument"
+            raise TypeError(f"The model takes {takes}, as the module does: {error}.") from None
+        flat, spec = pytree.tree_flatten(given)
         if spec != self.in_spec:
             raise TypeError(self._other_structure(args, dict(kwargs), spec))
         found = {}

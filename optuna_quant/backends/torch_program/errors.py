@@ -13,6 +13,10 @@ _NO_CONVERSION = re.compile(r"No ONNX function found for .*?op='([\w.]+)'")
 _LONGEST_REASON = 300
 _OTHERS = ("torch", "onnxscript", "onnx_ir", "optuna_quant")
 """The packages whose code is not the user's; the standard library lies in a folder "lib"."""
+_AXES_CURE = (
+    "an axis cannot have any size: give dynamic_shapes to "
+    "optuna_quant.backends.onnxruntime.export_module and pass what it returns"
+)
 _CURES = (
     (
         re.compile(r"data-dependent|Could not guard|GuardOnDataDependent|_local_scalar_dense"),
@@ -20,9 +24,20 @@ _CURES = (
         "export only the part of the model without it",
     ),
     (
+        re.compile(r"\.numpy\(\) is not supported|SymFloat|SymInt' object has no attribute"),
+        "what forward computes with NumPy or Python's numbers cannot be followed: compute it with "
+        "torch",
+    ),
+    (
+        re.compile(
+            r"Input type \(.*\) and (bias|weight) type|must have the same dtype|"
+            r"expected (m1 and m2|mat1 and mat2|scalar type)"
+        ),
+        "give example_inputs in the dtype that forward takes, mostly torch.float32",
+    ),
+    (
         re.compile(r"specialized it to be a constant|Constraints violated|marked .* as dynamic"),
-        "an axis cannot have any size: give dynamic_shapes to "
-        "optuna_quant.backends.onnxruntime.export_module and pass what it returns",
+        _AXES_CURE,
     ),
     (
         re.compile(r"not a known type|register a pytree"),
@@ -41,7 +56,7 @@ _USUAL_CURE = (
 
 
 _CURES_IN_TORCH = {
-    _CURES[1][1]: "an axis cannot have any size: give dynamic_shapes",
+    _AXES_CURE: "an axis cannot have any size: give dynamic_shapes",
     _USUAL_CURE: "make torch.export.export(module, example_inputs) work",
 }
 """Where a module stays in PyTorch."""

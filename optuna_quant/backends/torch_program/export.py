@@ -13,6 +13,7 @@ from torch.export.graph_signature import InputKind
 from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
+from optuna_quant._common.steps import doing
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.torch_program.arguments import Arguments
 from optuna_quant.backends.torch_program.arguments import arguments_of
@@ -168,7 +169,8 @@ def _program(
     *earlier, last = attempts(signature, given, dynamic_shapes)
     found: ExportedProgram | None = None
     why = ""
-    with in_evaluation_mode(module), torch.no_grad(), without_idle_output():
+    step = doing(f"Exporting {name} with torch.export")
+    with step, in_evaluation_mode(module), torch.no_grad(), without_idle_output():
         for (args, kwargs), shapes in earlier:
             try:
                 program = torch.export.export(

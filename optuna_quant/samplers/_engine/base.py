@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
+from collections.abc import Iterator
 import contextlib
-import threading
 import time
 from typing import TYPE_CHECKING
 from typing import Any
@@ -17,27 +17,21 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant.criteria import check_is_criterion
+from optuna_quant.samplers._engine.arguments import check_types
 from optuna_quant.samplers._engine.conclusion import conclude
-from optuna_quant.samplers._engine.conclusion import judge
 from optuna_quant.samplers._engine.keywords import refuse_unknown
 from optuna_quant.samplers._engine.limits import Limits
 from optuna_quant.samplers._engine.policy import Policy
-from optuna_quant.samplers._engine.proposer import Proposer
 from optuna_quant.samplers._engine.reports import Abandoned
 from optuna_quant.samplers._engine.reports import Speculation
 from optuna_quant.samplers._engine.session import StudySession
+from optuna_quant.samplers._engine.sessions import Sessions
+from optuna_quant.samplers._engine.sessions import start_session
 from optuna_quant.samplers._engine.trial_history import TrialHistory
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study.claims import announce
-from optuna_quant.study.criterion import keep_criterion
-from optuna_quant.study.enqueued import unknown_names
-from optuna_quant.study.enqueued import waiting
-from optuna_quant.study.foreign import warn_of_foreign_trials
-from optuna_quant.study.foreign import warn_of_other_parameters
-from optuna_quant.study.record_check import check_fallback_ops
-from optuna_quant.study.record_check import check_record
-from optuna_quant.study.space_signature import check_space
+from optuna_quant.study.claims import failed_if_raised
+from optuna_quant.study.enqueued import warn_of_unknown_names
 
 
 if TYPE_CHECKING:
@@ -121,18 +115,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> None:
         for name in unknown:  # Those of all classes end here.
             refuse_unknown(type(self), name)
-        if not isinstance(space, TuningSpace):
-            raise TypeError(
-                f"space must be a TuningSpace, such as backend.tuning_space() gives, but got "
-                f"{space!r}."
-            )
-        if criterion is not None:
-            check_is_criterion(criterion)
-        if independent_sampler is not None and not isinstance(independent_sampler, BaseSampler):
-            raise TypeError(
-                "independent_sampler must be a sampler of Optuna's, such as "
-                f"optuna.samplers.TPESampler(seed=0), but got {independent_sampler!r}."
-            )
+        check_types(space, criterion, independent_sampler)
         self._limits = Limits(
             max_failures=max_failures,
             max_deaths=max_deaths,
@@ -145,21 +128,13 @@ class QuantSampler(BaseSampler, abc.ABC):
         self._seed = seed
         self._baseline = baseline
         self._distributions = space.distributions()
-        self._sessions: dict[tuple[int, int], StudySession] = {}
-        self._lock = threading.RLock()
+        self._sessions = Sessions()
         self.stops_studies = True
         """Whether the sampler stops a study that it runs out of; :func:`~optuna_quant.tune`, which
         looks at more than that, sets it to :obj:`False`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        del state["_lock"]
-        state["_sessions"] = {}  # It is only derived from the record.
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
+        return self.__dict__ | {"_sessions": Sessions()}
 
     @property
     def space(self) -> TuningSpace:
@@ -201,7 +176,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             trials:
                 All its trials, if they have just been read.
         """
-        with self._lock:
+        with self._sessions.lock:
             session = self._session(study)
             session.look(study, trials)  # No other worker may come to reap the last stale trial.
             return session.is_over()
@@ -231,9 +206,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         it has not concluded is not its answer.
         """
         key = self._space.key_from_params(trial.params)
-        with self._lock:
-            session = self._session(study)
-            session.history.refresh(study)
+        with self._refreshed(study) as session:
             return key is not None and session.policy.is_answer(session.history, key)
 
     def speculation(self, study: optuna.Study) -> Speculation:
@@ -241,14 +214,12 @@ class QuantSampler(BaseSampler, abc.ABC):
 
         A worker guesses rather than waits for what others still evaluate.
         """
-        with self._lock:
-            return self._session(study).speculation(study, self._space)
+        with self._refreshed(study) as session:
+            return session.speculation(study)
 
     def abandoned(self, study: optuna.Study) -> tuple[Abandoned, ...]:
         """The abandoned configurations: every attempt to evaluate them failed."""
-        with self._lock:
-            session = self._session(study)
-            session.history.refresh(study)
+        with self._refreshed(study) as session:
             return session.history.abandoned()
 
     # Optuna's contract.
@@ -264,20 +235,13 @@ class QuantSampler(BaseSampler, abc.ABC):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Claim a configuration for the trial."""
-        try:
+        with failed_if_raised(study, trial):
             self._independent.before_trial(study, trial)
             started = time.monotonic()
             whole = _optuna.whole_study(study)
             announce(whole, trial)  # Before anything that takes time: the others wait for it.
-            ignored = unknown_names(trial, self._space)
-            if ignored is not None:
-                _logger.warning(ignored)
+            warn_of_unknown_names(trial, self._space)
             self._session(whole).start(whole, trial, started)
-        except BaseException:
-            # The caller has no trial to tell, and the others would wait for its claim.
-            with contextlib.suppress(Exception):
-                _optuna.fail_trial(study, trial)
-            raise
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -326,47 +290,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         self._independent.after_trial(study, trial, state, values)
         study = _optuna.whole_study(study)
         session = self._session(study)
-        try:
-            claimed = session.config_of(trial.number) is not None
-            config = conclude(study, trial, state, values, space=self._space, session=session)
-            if claimed and config is None and state == TrialState.COMPLETE:
-                session.warn_once(lambda: warn_of_other_parameters(study, trial, self._space))
-            if config is not None and values and self._constrains(study):
-                judge(
-                    study,
-                    trial,
-                    config,
-                    values[0],
-                    criterion=self._criterion,
-                    session=session,
-                    fp32_key=self._space.fp32().key,
-                )
-        finally:
-            # Not before: it may have had to wait for the baseline.
-            session.end(trial.number)
+        conclude(study, trial, state, values, session=session, constrains=self._constrains)
         if self.stops_studies:
-            self._stop_if_over(study, session, trial.number, state, values)
-
-    def _stop_if_over(
-        self,
-        study: optuna.Study,
-        session: StudySession,
-        number: int,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Stop the study if the trial that ends was the last that there was to evaluate."""
-        with self._lock:
-            session.history.take_ahead(study, number, state, values)
-            if not session.is_over() or waiting(study):
-                return
-        with contextlib.suppress(RuntimeError):  # Nothing runs its trials: ask and tell.
-            study.stop()
-            session.stopped_after = number
-            _logger.info(
-                f"{type(self).__name__} sees nothing left that is worth a trial after trial "
-                f"{number}, so it stops the study {study.study_name!r}."
-            )
+            session.stop_if_over(study, trial.number, state, values, sampler=type(self).__name__)
 
     def _constrains(self, study: optuna.Study) -> bool:
         """Whether missing the criterion makes a trial infeasible."""
@@ -392,42 +318,26 @@ class QuantSampler(BaseSampler, abc.ABC):
         return history.others_run(claimants)
 
     def _session(self, study: optuna.Study) -> StudySession:
-        storage, study_id = _optuna.study_identity(study)
-        with self._lock:
-            session = self._sessions.get((id(storage), study_id))
-            if session is None or session.history.is_wrong:
-                session = self._sessions[id(storage), study_id] = self._new_session(study)
-            return session
+        return self._sessions.of(study, self._start_session)
 
-    def _new_session(self, study: optuna.Study) -> StudySession:
-        check_record(study)
-        if self._criterion is not None:
-            self._criterion.check_direction(study)
-        check_space(study, self._space)
-        self._check_study(study)
-        check_fallback_ops(study, self._space)
-        if self._criterion is not None:
-            keep_criterion(study, self._criterion)
-        warn_of_foreign_trials(study, self._space)
-        history = TrialHistory(
+    @contextlib.contextmanager
+    def _refreshed(self, study: optuna.Study) -> Iterator[StudySession]:
+        """The session in a study, which has just read the record and does not change meanwhile."""
+        with self._sessions.lock:
+            session = self._session(study)
+            session.history.refresh(study)
+            yield session
+
+    def _start_session(self, study: optuna.Study) -> StudySession:
+        return start_session(
             study,
             self._space,
-            max_failures=self._limits.max_failures,
-            max_deaths=self._limits.max_deaths,
             criterion=self._criterion,
-        )
-        proposer = Proposer(
-            self._space,
-            self._policy(history),
-            measures_baseline=self.measures_baseline,
+            limits=self._limits,
             seed=self._seed,
+            measures_baseline=self.measures_baseline,
+            make_policy=self._policy,
+            check=self._check_study,
             should_wait=self._should_wait,
-        )
-        return StudySession(
-            study,
-            history,
-            proposer,
-            claim_timeout=self._limits.claim_timeout,
-            grace_period=self._limits.grace_period,
-            lock=self._lock,
+            lock=self._sessions.lock,
         )

@@ -13,6 +13,7 @@ from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.baseline import propose_baseline
+from optuna_quant.study.foreign import warn_of_other_parameters
 from optuna_quant.study.judgement import Judgement
 from optuna_quant.study.judgement import write_judgement
 from optuna_quant.study.trial_view import TrialView
@@ -23,15 +24,14 @@ from optuna_quant.workers.identity import this_worker
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Sequence
 
     import optuna
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._engine.session import StudySession
     from optuna_quant.space.config import QuantConfig
-    from optuna_quant.space.space import TuningSpace
 
 
 _BASELINE_TIMEOUT_SECONDS = 600.0
@@ -43,10 +43,12 @@ def conclude(
     state: TrialState,
     values: Sequence[float] | None,
     *,
-    space: TuningSpace,
     session: StudySession,
-) -> QuantConfig | None:
-    """Write what a trial's end says of the study: that it failed, or what the baseline is.
+    constrains: Callable[[optuna.Study], bool],
+) -> None:
+    """Write what a trial's end says: that it failed, what the baseline is, or a constraint.
+
+    May have to wait for the baseline.
 
     Args:
         study:
@@ -57,66 +59,70 @@ def conclude(
             How it ends.
         values:
             What it found.
-        space:
-            The tuning space.
         session:
-            The sampler at work in the study.
+            The session of the sampler in the study; the trial's heartbeats end.
+        constrains:
+            Whether missing the criterion makes trials of a study infeasible.
+    """
+    try:
+        config = _conclude(study, trial, state, values, session)
+        if config is not None and values and constrains(study):
+            _judge(study, trial, config, values[0], session)
+    finally:
+        # Not before: it may have had to wait for the baseline.
+        session.end(trial.number)
+
+
+def _conclude(
+    study: optuna.Study,
+    trial: FrozenTrial,
+    state: TrialState,
+    values: Sequence[float] | None,
+    session: StudySession,
+) -> QuantConfig | None:
+    """Write that a trial failed, or what the baseline is.
 
     Returns:
         The configuration of which it has found the metric; :obj:`None` if it has not.
     """
-    config = session.take_config(trial.number)
+    space = session.space
+    claimed = session.take_config(trial.number)
     if state == TrialState.FAIL:
         _optuna.set_trial_system_attr(study, trial, record.FAILED, True)
     key = space.key_from_params(trial.params)
-    if key is None or state != TrialState.COMPLETE or not values:
+    if state != TrialState.COMPLETE:
         return None
-    if config is None or config.key != key:
-        config = space.config_from_params(trial.params)
+    if key is None or not values:
+        if claimed is not None:
+            session.warn_once(lambda: warn_of_other_parameters(study, trial, space))
+        return None
     if key == space.fp32().key:
         propose_baseline(study, Baseline(values[0], trial.number))
-    return config
+    if claimed is not None and claimed.key == key:
+        return claimed
+    return space.config_from_params(trial.params)
 
 
-def judge(
+def _judge(
     study: optuna.Study,
     trial: FrozenTrial,
     config: QuantConfig,
     metric: float,
-    *,
-    criterion: AccuracyCriterion | None,
     session: StudySession,
-    fp32_key: str,
 ) -> None:
-    """Write the criterion as a constraint if it is not there; may have to wait for the baseline.
-
-    Args:
-        study:
-            The study.
-        trial:
-            The trial that ends.
-        config:
-            What it has evaluated.
-        metric:
-            What it has found.
-        criterion:
-            When a metric is good enough; :obj:`None` if the sampler does not know.
-        session:
-            The sampler at work in the study.
-        fp32_key:
-            The key of the FP32 configuration.
-    """
+    """Write the criterion as a constraint if it is not there."""
     # What it does not say of quantized models is said by the objective, or is no constraint.
     judgement = Judgement(is_quantized=None if config.quantized_ops else False)
+    criterion = session.criterion
     if criterion is not None and TrialView(trial).violation is None:
-        baseline = _await_baseline(study, session, fp32_key)
+        baseline = _await_baseline(study, session)
         if baseline is not None:
             violation = criterion.violation(metric, baseline.value)
             judgement = replace(judgement, violation=violation)
     write_judgement(judgement, StoredTrialWriter(study, trial))
 
 
-def _await_baseline(study: optuna.Study, session: StudySession, fp32_key: str) -> Baseline | None:
+def _await_baseline(study: optuna.Study, session: StudySession) -> Baseline | None:
     """The baseline; waits while another worker that lives measures it.
 
     A thread of this process that has asked for it may itself wait for this one: not for ever.
@@ -124,7 +130,7 @@ def _await_baseline(study: optuna.Study, session: StudySession, fp32_key: str) -
     deadline = time.monotonic() + _BASELINE_TIMEOUT_SECONDS
     backoff = Backoff()
     while (baseline := get_baseline(study)) is None:
-        worker = session.who_measures(study, fp32_key)
+        worker = session.who_measures(study)
         # What this very thread has asked for and not told cannot end while we wait.
         late = time.monotonic() > deadline
         if worker in (None, this_worker()) or (late and is_this_process(worker)):

@@ -15,7 +15,7 @@ from optuna_quant.samplers._engine.enumeration import Permutation
 from optuna_quant.samplers._engine.policy import Proposal
 from optuna_quant.study import record
 from optuna_quant.study.enqueued import valid_choices
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ class Proposer:
 
     def leaves_open(self, trial: FrozenTrial) -> bool:
         """Whether a trial from the queue fixes other parameters and no configuration."""
-        view = TrialView(trial)
+        view = StartedTrial(trial)
         return view.is_enqueued and not view.fixed_params.keys() & self._distributions.keys()
 
     def propose(self, history: TrialHistory, trial: FrozenTrial) -> Proposal | None:
         """The proposal for a trial; :obj:`None` if other trials have to end first."""
         # As Optuna does, which warns of it: a value that is no choice does not count.
-        fixed = valid_choices(TrialView(trial).known_params, self._distributions)
+        fixed = valid_choices(StartedTrial(trial).known_params, self._distributions)
         if self._space.key_from_params(fixed) is not None:
             return self._given(self._space.config_from_params(fixed))
         proposal = self._free(history, history.claims(without={trial.number}))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
 import math
 import threading
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
@@ -16,6 +18,7 @@ from optuna_quant.study import record
 from optuna_quant.study.baseline import who_measures
 from optuna_quant.study.claims import ClaimQueue
 from optuna_quant.study.claims import is_claimed_twice
+from optuna_quant.study.enqueued import waiting
 from optuna_quant.study.liveness import TrialHeartbeats
 from optuna_quant.study.liveness import TrialMonitor
 from optuna_quant.study.liveness import reap
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._engine.policy import Policy
     from optuna_quant.samplers._engine.policy import Proposal
     from optuna_quant.samplers._engine.proposer import Proposer
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
+
+_logger = get_logger(__name__)
 
 # How much of a trial's time may pass before a worker that waits for its end notices it.
 _PART_OF_A_TRIAL = 0.02
@@ -49,8 +55,12 @@ class StudySession:
     Args:
         study:
             The study.
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough; None if the sampler does not know.
         history:
-            Its trials.
+            The trials of the study.
         proposer:
             What is to be evaluated.
         claim_timeout:
@@ -64,6 +74,8 @@ class StudySession:
     def __init__(
         self,
         study: optuna.Study,
+        space: TuningSpace,
+        criterion: AccuracyCriterion | None,
         history: TrialHistory,
         proposer: Proposer,
         *,
@@ -72,6 +84,8 @@ class StudySession:
         lock: threading.RLock,
     ) -> None:
         self._storage, _ = _optuna.study_identity(study)  # So that its identity is not used again.
+        self.space = space
+        self.criterion = criterion
         self.history = history
         self._proposer = proposer
         self._lock = lock
@@ -109,12 +123,11 @@ class StudySession:
                 self.history.refresh(study)
             return self.history.running
 
-    def speculation(self, study: optuna.Study, space: TuningSpace) -> Speculation:
+    def speculation(self, study: optuna.Study) -> Speculation:
         """How much was evaluated on a guess, and how much of it has been asked for since."""
         with self._lock:
-            self.history.refresh(study)
             guessed = {
-                space.key_from_params(trial.params)
+                self.space.key_from_params(trial.params)
                 for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
                 if (claim := TrialView(trial).claim) is not None and claim.speculative
             }
@@ -123,14 +136,49 @@ class StudySession:
             )
             return Speculation(len(guessed), used)
 
-    def who_measures(self, study: optuna.Study, fp32_key: str) -> str | None:
+    def who_measures(self, study: optuna.Study) -> str | None:
         """The worker that evaluates the FP32 model now; :obj:`None` if none that lives does."""
         with self._lock:
-            return who_measures(self.look(study).values(), fp32_key)
+            return who_measures(self.look(study).values(), self.space.fp32().key)
 
     def is_over(self) -> bool:
         """Whether the sampler has nothing left to evaluate."""
         return self._proposer.is_over(self.history)
+
+    def stop_if_over(
+        self,
+        study: optuna.Study,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        *,
+        sampler: str,
+    ) -> None:
+        """Stop the study if the trial that ends was the last that there was to evaluate.
+
+        Args:
+            study:
+                The study.
+            number:
+                The number of the trial.
+            state:
+                How it ends.
+            values:
+                What it found.
+            sampler:
+                What to call the sampler.
+        """
+        with self._lock:
+            self.history.take_ahead(study, number, state, values)
+            if not self.is_over() or waiting(study):
+                return
+        with contextlib.suppress(RuntimeError):  # Nothing runs its trials: ask and tell.
+            study.stop()
+            self.stopped_after = number
+            _logger.info(
+                f"{sampler} sees nothing left that is worth a trial after trial {number}, so it "
+                f"stops the study {study.study_name!r}."
+            )
 
     def is_new(self, number: int) -> bool:
         """Whether a running trial evaluates what no trial had evaluated before."""

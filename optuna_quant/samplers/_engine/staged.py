@@ -132,9 +132,7 @@ class StagedQuantSampler(QuantSampler):
             study:
                 The study.
         """
-        with self._lock:
-            session = self._session(study)
-            session.history.refresh(study)
+        with self._refreshed(study) as session:
             policy = session.policy
             return policy.races(session.history) if isinstance(policy, _StagedPolicy) else ()
 

@@ -18,7 +18,7 @@ from optuna_quant.samplers._engine.policy import Policy
 from optuna_quant.samplers._engine.policy import Proposal
 from optuna_quant.samplers._models.points import Point
 from optuna_quant.samplers._models.points import Points
-from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.started_trial import StartedTrial
 
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class ModelBasedPolicy(Policy):
             trial = history.running[number]
             point = self._points.from_params(trial.params)
             if point is None:
-                claim = TrialView(trial).claim
+                claim = StartedTrial(trial).claim
                 if claim is None or claim.positions is None:
                     continue
                 point = tuple(claim.positions)

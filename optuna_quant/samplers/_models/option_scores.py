@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant import _optuna
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.base import CountsPasses
 from optuna_quant.backends.base import ScoresTogether
 from optuna_quant.backends.base import ScoresWeightsApart
@@ -133,11 +134,12 @@ class OptionSensitivityCache:
         configs = self._configs_of(tunables)
         ops = [op for tunable in tunables for op in tunable.ops]
         of_weights: Mapping[str, float] = {}
-        if isinstance(sensitivity, ScoresWeightsApart):
-            scored, of_weights = sensitivity.score_with_weights(configs, ops)
-            found = [check_scores(each, ops) for each in scored]
-        else:
-            found = score_options(sensitivity, configs, ops)
+        with doing("Scoring how much the quantization of each op hurts"):
+            if isinstance(sensitivity, ScoresWeightsApart):
+                scored, of_weights = sensitivity.score_with_weights(configs, ops)
+                found = [check_scores(each, ops) for each in scored]
+            else:
+                found = score_options(sensitivity, configs, ops)
         if not self._has_warned:
             self._has_warned = _warn_of_negative(found)
         scores: dict[str, dict[str, float]] = {op: {} for op in ops}

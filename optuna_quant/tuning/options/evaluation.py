@@ -95,6 +95,10 @@ class EvaluationOptions:
             Whether the answer is measured beside the FP32 model at the end, for about two
             seconds; for the objective ``"latency"`` those that are predicted to be about as fast
             as well, and the fastest is taken. What it says is in ``result.gain``.
+        latency_batch_size:
+            How many samples are in a run whose time is measured, and for the objective
+            ``"latency"`` predicted. Give the batch that the model will be used with: what is
+            fastest depends on it. Default: 1.
 
     Raises:
         TypeError:
@@ -232,6 +236,15 @@ class EvaluationOptions:
             value=False,
         ),
     )
+    latency_batch_size: int | None = option(
+        None,
+        Flag(
+            help="the samples in a run whose time counts; give the batch that the model will be "
+            "used with (default: 1)",
+            kind=COUNT,
+            metavar="N",
+        ),
+    )
 
     @property
     def evaluation_seconds(self) -> float | None:
@@ -248,3 +261,4 @@ class EvaluationOptions:
         check_probability("error_probability", self.error_probability)
         check_flag("verify", self.verify)
         check_flag("measure_gain", self.measure_gain)
+        check_count("latency_batch_size", self.latency_batch_size)

@@ -57,6 +57,7 @@ class FurtherOptions(TypedDict, total=False):
     holdout: float | DataLike | Evaluate | None
     verify: bool
     measure_gain: bool
+    latency_batch_size: int | None
     approach: str | None
     target: TargetLike | None
     float16_storage: bool | None

@@ -76,8 +76,9 @@ class QuantizationOptions:
             structure speaks for), ``"all"``, ``"none"``, names, or a dict that says for each name
             what it may be (True, False, a value, or a list of them), with the settings of a recipe
             as ``NAME_args``, and with ``"all": True`` for all others. Default: ``"auto"`` for the
-            strategies auto, surrogate and basic, also for those that a dict does not name;
-            otherwise, and where nothing is searched, none. See ``docs/recipes.md``.
+            strategies auto, surrogate, pareto, basic, mse, mse_v2 and hawq_v2, also for those
+            that a dict does not name; otherwise, and where nothing is searched, none. See
+            ``docs/recipes.md``.
     """
 
     approach: str | None = option(
@@ -183,7 +184,8 @@ class QuantizationOptions:
             "smooth_quant: 'auto' (those that the model's structure speaks for), 'all', 'none', "
             "names separated by commas, or what each may be, as JSON or @FILE: "
             '{"equalization": true, "smooth_quant": ["off", "alpha=0.5"]} (default: auto for '
-            "the strategies auto, surrogate and basic, otherwise none)",
+            "the strategies auto, surrogate, pareto, basic, mse, mse_v2 and hawq_v2, otherwise "
+            "none)",
             kind=CHOICES,
             metavar="NAMES",
             heading=_HEADING,

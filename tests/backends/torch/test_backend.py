@@ -18,6 +18,7 @@ import torch_modules
 from optuna_quant.backends.ranges.ranges import quantize_weight
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch_program import ModuleExportError
+from optuna_quant.evaluation.data_checks import SeenInputs
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -486,3 +487,55 @@ def test_it_is_said_once_that_products_saturate(
     finally:
         optuna.logging.disable_propagation()
     assert caplog.text.count("saturate in PyTorch's integer kernels") == 1
+
+
+def test_inputs_on_another_scale_than_the_calibration_data_are_told() -> None:
+    x = torch_modules.samples(40, 2, 8, 8)
+    backend = TorchBackend(
+        torch_modules.convnet(), x[:2], calibration_data={"x": (255 * x).numpy()}
+    )
+    model = backend.quantize(QuantConfig({}))
+    seen = SeenInputs()
+    with model.showing_inputs(seen):
+        model.native()(x)
+    (said,) = seen.warnings(backend)
+    assert f"from {x.min():.4g} to {x.max():.4g} in what evaluate= gives to the model" in said
+    later = SeenInputs()
+    model.native()(x)
+    assert later.warnings(backend) == ()
+
+
+def test_doubles_of_numpy_are_examples_of_floats() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    backend = TorchBackend(nn.Linear(4, 2), x, approach="dynamic")
+    assert backend.quantize(QuantConfig({})).inputs[0].dtype == np.float32
+
+
+class _InNumpy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) * float(np.max(x.numpy()))
+
+
+@pytest.mark.parametrize(
+    ("net", "x", "cure"),
+    [
+        (nn.Conv1d(1, 2, 3), torch.ones(2, 1, 5).double(), "Give example_inputs in the dtype"),
+        (nn.Conv1d(1, 2, 3), torch.ones(2, 1, 5).long(), "Give example_inputs in the dtype"),
+        (_InNumpy(), torch.ones(3, 4), "compute it with torch"),
+    ],
+)
+def test_why_a_module_is_not_exported_comes_with_a_cure(
+    net: nn.Module, x: torch.Tensor, cure: str
+) -> None:
+    with pytest.raises(ModuleExportError, match=cure):
+        TorchBackend(net, x, approach="dynamic")
+
+
+def test_a_type_that_the_approach_does_not_quantize_is_no_unknown_type() -> None:
+    backend = conv_backend(approach="weight_only")
+    with pytest.warns(UserWarning, match=r"\['Conv2d'\] matches no op that is tuned"):
+        backend.tuning_space(op_type_dict={"Conv2d": {"mode": ["weight_only"]}})

@@ -110,6 +110,21 @@ def torch_backend(**options: object) -> TorchBackend:
     return TorchBackend(net, x[:2], calibration_data=x.numpy(), **options)  # type: ignore[arg-type]
 
 
+def test_what_is_timed_is_a_batch_of_the_size_that_is_asked_for() -> None:
+    x = samples(3, 40)
+    backend = TorchBackend(
+        randomized(nn.Linear(40, 6)), x[:2], calibration_data=x.numpy(), latency_batch_size=5
+    )
+    found = backend.latency_feed()
+    assert found is not None
+    count, feed = found
+    assert count == 5
+    assert torch.equal(torch.from_numpy(feed["input"]), x[[0, 1, 2, 0, 1]])
+    assert backend.cost_conditions()["inputs"] == "input 5x40"
+    counted = backend.counted_costs(backend.tuning_space())
+    assert counted.table("multiply_adds").cost(backend.tuning_space().fp32()) == 240
+
+
 def test_without_data_the_size_alone_is_known() -> None:
     backend = TorchBackend(randomized(nn.Linear(40, 6)), samples(2, 40), approach="weight_only")
     for costs in (

@@ -11,9 +11,11 @@ from torch_modules import samples
 
 from optuna_quant.backends.base import HasBlocks
 from optuna_quant.backends.base import HasGraph
+from optuna_quant.backends.base import NamesSizes
 from optuna_quant.backends.base import TellsLeftOut
 from optuna_quant.backends.base import TracesOutputs
 from optuna_quant.backends.base import WeighsFloats
+from optuna_quant.backends.base import shown_sizes_of
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.space.config import QuantConfig
 
@@ -28,8 +30,14 @@ def conv_backend(**options: object) -> TorchBackend:
 
 def test_it_offers_all_that_is_told_of_a_model() -> None:
     backend = conv_backend()
-    for protocol in (HasBlocks, HasGraph, TellsLeftOut, TracesOutputs, WeighsFloats):
+    offered = (HasBlocks, HasGraph, NamesSizes, TellsLeftOut, TracesOutputs, WeighsFloats)
+    for protocol in offered:
         assert isinstance(backend, protocol)
+
+
+def test_sizes_are_called_those_of_weights() -> None:
+    assert shown_sizes_of(conv_backend()) == " of weights"
+    assert shown_sizes_of(object()) == ""  # They are those of files.
 
 
 def test_nodes_are_ops_and_what_lies_between_them() -> None:
@@ -182,6 +190,12 @@ def test_what_another_approach_would_quantize_is_said() -> None:
     )
     alone = backend_of(torch_modules.convnet(), samples(8, 2, 8, 8), approach="weight_only")
     assert left_out(alone)["body"] == ("its weight is not quantized alone", "approach='static'")
+    assert left_out(alone)["Add"] == (
+        "it has no weight",
+        "approach='static', and op_types=\"all\"",
+    )
+    trained = TorchBackend(torch_modules.convnet(), x, approach="qat", train=lambda model: None)
+    assert left_out(trained)["body"] == ("only static quantization takes it", "calibration_data")
 
 
 class Branched(nn.Module):

@@ -241,7 +241,7 @@ def test_without_gradients_ops_are_scored_by_their_own_errors(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = scored(randomized(Labels()), samples(40, 8))
-    logger = logging.getLogger("optuna_quant.backends.torch.sensitivity.maker")
+    logger = logging.getLogger("optuna_quant.backends.sensitivity.offered")
     logger.addHandler(caplog.handler)
     logger.setLevel(logging.INFO)
     try:

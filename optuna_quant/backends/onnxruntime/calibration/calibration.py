@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.calibration.cache import CalibrationCache
 from optuna_quant.backends.calibration.channel_means import ChannelSum
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
@@ -216,13 +217,14 @@ class _Collector:
         started = time.perf_counter()
         result: dict[int, CalibrationStatistics] = {}
         seen = 0
-        for piece in data.pieces(sizes):
-            where = f"calibration samples {seen} to {seen + piece.samples - 1}"
-            for name, values in self._values(piece, where):
-                self._count(name, values, piece.samples, where)
-            seen += piece.samples
-            if piece.reached:
-                result.update(dict.fromkeys(piece.reached, self._statistics(seen)))
+        with doing("Running the calibration data through the model"):
+            for piece in data.pieces(sizes):
+                where = f"calibration samples {seen} to {seen + piece.samples - 1}"
+                for name, values in self._values(piece, where):
+                    self._count(name, values, piece.samples, where)
+                seen += piece.samples
+                if piece.reached:
+                    result.update(dict.fromkeys(piece.reached, self._statistics(seen)))
         if len(result) < len(sizes):
             everything = self._statistics(seen)
             result = {size: result.get(size, everything) for size in sizes}

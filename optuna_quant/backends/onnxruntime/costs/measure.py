@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.onnxruntime.costs.classes import design
 from optuna_quant.backends.onnxruntime.costs.classes import is_changed
 from optuna_quant.backends.onnxruntime.costs.classes import random_configs
@@ -153,7 +154,8 @@ def measure_costs(
     )
     # A second session of some models shows how far sessions of the same model differ.
     again = configs[:_AGAIN] if checks else []
-    measured = measure(configs, [*others, *again], bench, seconds=seconds)
+    with doing("Measuring what ops take, once for each model and machine"):
+        measured = measure(configs, [*others, *again], bench, seconds=seconds)
     _say_refused(measured.refused)
     latency = latency_table(space, measured.observed, neighbours, refused=measured.refused)
     validation = _validation(latency, measured, others, again)

@@ -16,7 +16,7 @@ from onnx import helper
 
 from optuna_quant.backends.onnxruntime.calibration.accumulator import fit_accumulator
 from optuna_quant.backends.onnxruntime.model.graph import Graph
-from optuna_quant.backends.onnxruntime.model.graph import unused_name
+from optuna_quant.backends.onnxruntime.model.graph import take_name
 from optuna_quant.backends.onnxruntime.model.tensor_references import add_initializer
 from optuna_quant.backends.onnxruntime.model.weights import quantized
 from optuna_quant.backends.ranges.ranges import quantized_limits
@@ -99,9 +99,7 @@ class Rewrite:
 
     def name(self, wish: str) -> str:
         """A name that nothing else has."""
-        name = unused_name(wish, self._names)
-        self._names.add(name)
-        return name
+        return take_name(wish, self._names)
 
     def node(
         self,

@@ -16,6 +16,8 @@ from typing import TypeAlias
 
 import onnx
 
+from optuna_quant.backends.onnxruntime.model.content import config_entry
+
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -140,7 +142,7 @@ def changed_options(
             What the names of the profile's files begin with; None for no profile.
     """
     # The runtime warns when an entry is overwritten, even with the same value.
-    before = {key: _entry(options, key) for key in entries}
+    before = {key: config_entry(options, key) for key in entries}
     changes = {key: value for key, value in entries.items() if before[key] != value}
     written, level = options.optimized_model_filepath, options.log_severity_level
     profiling, prefix = options.enable_profiling, options.profile_file_prefix
@@ -157,13 +159,6 @@ def changed_options(
         options.enable_profiling, options.profile_file_prefix = profiling, prefix
         for key in changes.keys() - {_SHOW_PROVIDERS, _WEIGHTS_FROM}:
             options.add_session_config_entry(key, before[key])
-
-
-def _entry(options: onnxruntime.SessionOptions, key: str) -> str:
-    try:
-        return str(options.get_session_config_entry(key))
-    except RuntimeError:  # there is no such entry, which is the same as an empty one
-        return ""
 
 
 def _assigned(session: onnxruntime.InferenceSession) -> dict[str, str]:

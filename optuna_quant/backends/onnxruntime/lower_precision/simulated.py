@@ -10,7 +10,7 @@ from onnx import helper
 from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT_TYPES
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.graph import subgraphs
-from optuna_quant.backends.onnxruntime.model.graph import unused_name
+from optuna_quant.backends.onnxruntime.model.graph import take_name
 
 
 if TYPE_CHECKING:
@@ -132,9 +132,7 @@ class _Rounding:
         )
 
     def _unused(self, wish: str) -> str:
-        name = unused_name(wish, self._names)
-        self._names.add(name)
-        return name
+        return take_name(wish, self._names)
 
 
 def _formal(

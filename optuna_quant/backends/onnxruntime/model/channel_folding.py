@@ -17,7 +17,7 @@ from optuna_quant.backends.onnxruntime.model.channel_steps import ChannelSteps
 from optuna_quant.backends.onnxruntime.model.channel_steps import axes_behind
 from optuna_quant.backends.onnxruntime.model.channel_steps import batch_norm_step
 from optuna_quant.backends.onnxruntime.model.channel_steps import elementwise_step
-from optuna_quant.backends.onnxruntime.model.graph import unused_name
+from optuna_quant.backends.onnxruntime.model.graph import take_name
 
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ class _Folding:
         names: set[str],
     ) -> None:
         def new(wish: str, array: NDArray[Any]) -> str:
-            name = unused_name(wish, names)
-            names.add(name)
+            name = take_name(wish, names)
             values[name] = onnx.numpy_helper.from_array(array.astype(np.float32), name)
             return name
 

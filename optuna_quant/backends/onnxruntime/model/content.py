@@ -132,7 +132,7 @@ def tapped_session(
         # Threads that spin between runs would take the processor from the counting.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level, written = options.graph_optimization_level, options.optimized_model_filepath
-    previous = folder = _config_entry(options, _EXTERNAL_FOLDER)
+    previous = folder = config_entry(options, _EXTERNAL_FOLDER)
     if any(external_tensors(model)):
         folder = str(Path(base_dir or ".").resolve())
     try:
@@ -151,7 +151,8 @@ def tapped_session(
             options.add_session_config_entry(_EXTERNAL_FOLDER, previous)
 
 
-def _config_entry(options: onnxruntime.SessionOptions, key: str) -> str:
+def config_entry(options: onnxruntime.SessionOptions, key: str) -> str:
+    """The value of an entry of session options; empty if there is none."""
     try:
         return str(options.get_session_config_entry(key))
     except RuntimeError:  # there is no such entry, which is the same as an empty one

@@ -295,6 +295,13 @@ def unused_name(wish: str, taken: Container[str]) -> str:
     return candidate
 
 
+def take_name(wish: str, taken: set[str]) -> str:
+    """A name that was not taken, as :func:`unused_name` gives it; from now on it is."""
+    name = unused_name(wish, taken)
+    taken.add(name)
+    return name
+
+
 def name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
     """Give each node a name of its own: the old one if it can be, and the same ones every time.
 
@@ -306,8 +313,7 @@ def name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
     used: set[str] = set()
     for i, node in enumerate(nodes):
         if not node.name or node.name in used:
-            node.name = unused_name(node.name or f"{node.op_type}_{i}", taken)
-            taken.add(node.name)
+            node.name = take_name(node.name or f"{node.op_type}_{i}", taken)
         used.add(node.name)
         for graph in subgraphs(node):
             name_nodes(graph.node)

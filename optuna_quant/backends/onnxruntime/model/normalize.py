@@ -27,7 +27,7 @@ from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import captured_names
 from optuna_quant.backends.onnxruntime.model.graph import name_nodes
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
-from optuna_quant.backends.onnxruntime.model.graph import unused_name
+from optuna_quant.backends.onnxruntime.model.graph import take_name
 from optuna_quant.backends.onnxruntime.model.kernel_forms import drop_neutral_attributes
 from optuna_quant.backends.onnxruntime.model.tensor_references import copy_field
 from optuna_quant.backends.onnxruntime.model.upgrade import TARGET_OPSET
@@ -253,9 +253,7 @@ class _Draft:
         self._initializers[name] = onnx.numpy_helper.from_array(array, name)
 
     def _new_name(self, wish: str) -> str:
-        name = unused_name(wish, self._names)
-        self._names.add(name)
-        return name
+        return take_name(wish, self._names)
 
 
 def _is_copy(node: onnx.NodeProto, dtypes: Mapping[str, int]) -> bool:

@@ -326,6 +326,27 @@ class QuantizedModel:
         """
         return self._sessions.presented(self.session)
 
+    @contextmanager
+    def showing_inputs(self, watch: Callable[[Feed], None]) -> Iterator[None]:
+        """Show what the method ``run`` of the session is called with, while it lasts.
+
+        Args:
+            watch:
+                Called with the feed of each call.
+        """
+        session: Any = self.session
+        run = session.run
+
+        def shown(outputs: Any, feed: Any, *args: Any, **kwargs: Any) -> Any:
+            watch(feed)
+            return run(outputs, feed, *args, **kwargs)
+
+        session.run = shown
+        try:
+            yield
+        finally:
+            del session.run
+
     def for_concurrent_runs(self, runs: int) -> SessionModel:
         """The model in the session that :meth:`session_for` gives.
 

@@ -26,7 +26,7 @@ from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import is_small
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.graph import subgraphs
-from optuna_quant.backends.onnxruntime.model.graph import unused_name
+from optuna_quant.backends.onnxruntime.model.graph import take_name
 
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ class _Context:
     constants: Mapping[str, NDArray[Any]]
 
     def name(self, wish: str) -> str:
-        name = unused_name(wish, self.names)
-        self.names.add(name)
-        return name
+        return take_name(wish, self.names)
 
     def rank(self, tensor: str) -> int | None:
         known = self.values.get(tensor)

@@ -11,7 +11,7 @@ import onnx
 
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
-from optuna_quant.backends.onnxruntime.model.graph import unused_name
+from optuna_quant.backends.onnxruntime.model.graph import take_name
 from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
 from optuna_quant.backends.onnxruntime.recipes.recipe import Switch
 
@@ -131,9 +131,7 @@ class _Rewrite:
         self.initializers[name] = tensor
 
     def _name(self, wish: str) -> str:
-        name = unused_name(wish, self._names)
-        self._names.add(name)
-        return name
+        return take_name(wish, self._names)
 
 
 def _node(

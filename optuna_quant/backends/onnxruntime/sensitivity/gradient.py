@@ -22,8 +22,6 @@ from optuna_quant.backends.onnxruntime.torch_graph.supported import without_func
 
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
@@ -95,24 +93,6 @@ class GradientSensitivity(MSESensitivity):
     def _set_graph(self, graph: Graph, static: Mapping[str, StaticOp]) -> None:
         super()._set_graph(graph, static)
         self._torch: TorchGraph | None = None
-
-    def passes(self, configs: int, *, with_weights: bool = False) -> float:
-        """As that of :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.MSESensitivity`.
-
-        A backward pass counts as one.
-        """
-        samples = self._samples + (self._samples_of_weights if with_weights else 0)
-        gradients = float(samples * (1 + self._probes))
-        return super().passes(configs, with_weights=with_weights) + gradients
-
-    def with_samples(self, samples: int) -> Self:
-        """The same sensitivity with at most this number of samples, and one probe.
-
-        For the same number of passes, more samples say more than more probes.
-        """
-        found = super().with_samples(samples)
-        found._probes = 1
-        return found
 
     def _errors(self, copies: Sequence[QuantizedCopies]) -> list[dict[Shown, float]]:
         sums = [dict.fromkeys(each.tensors, 0.0) for each in copies]

@@ -17,8 +17,6 @@ from typing import Any
 from optuna_quant.backends.onnxruntime.model.graph import tensor_array
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.sensitivity.op_weights import channel_axis
-from optuna_quant.backends.sensitivity.loss_data import count_samples
-from optuna_quant.backends.sensitivity.loss_data import read_batches
 from optuna_quant.backends.sensitivity.perturbation import WeightPerturbations
 from optuna_quant.data.constant_inputs import NO_INPUTS
 from optuna_quant.data.constant_inputs import BoundInputs
@@ -35,8 +33,8 @@ from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 from optuna_quant.backends.onnxruntime.torch_graph.graph import check_weights
 from optuna_quant.backends.onnxruntime.torch_graph.module import ModuleFunction
 from optuna_quant.backends.sensitivity.curvature import CurvatureOptions
+from optuna_quant.backends.sensitivity.curvature import LossBatches
 from optuna_quant.backends.sensitivity.curvature import LossCurvature
-from optuna_quant.backends.sensitivity.tensors import batch_tensors
 
 
 if TYPE_CHECKING:
@@ -162,16 +160,7 @@ class HessianSensitivity:
             if node.name in self._weights
         }
         inputs = input_specs(model)
-        arrays = read_batches(
-            data,
-            inputs,
-            labels=labels,
-            max_samples=max_samples,
-            batch_size=batch_size,
-            constants=constants,
-        )
-        varying = constants.varying(inputs)
-        own = {spec.name for spec in inputs}
+        batches = LossBatches.read(data, inputs, options, labels=labels, constants=constants)
         if (module is None) != (parameters is None):
             raise ValueError("module= and parameters= must be given together.")
         function: TorchGraph | ModuleFunction
@@ -181,8 +170,7 @@ class HessianSensitivity:
             function = self._module_function(module, parameters, model, [s.name for s in inputs])
         self._curvature = LossCurvature(
             function,
-            [batch_tensors(batch, own, dtype) for batch in arrays],
-            [count_samples(batch, varying) for batch in arrays],
+            batches,
             weights=self._weights,
             perturbations=WeightPerturbations(self._weight),
             options=options,

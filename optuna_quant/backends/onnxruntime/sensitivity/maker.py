@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 from typing import TypeVar
 
-from optuna.logging import get_logger
-
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity.op_weights import find_weights
+from optuna_quant.backends.sensitivity.offered import tell_without_data
+from optuna_quant.backends.sensitivity.offered import tell_without_gradients
 from optuna_quant.backends.sensitivity.output import OutputSensitivity
 
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 
 _ByOp = TypeVar("_ByOp", bound=MSESensitivity)
-
-_logger = get_logger(__name__)
 
 # Torch has its own copy of a model's weights.
 _MOST_GRADIENT_BYTES = 1 << 30
@@ -73,10 +71,7 @@ class SensitivityMaker:
     def best(self, *, samples: int, outputs: Sequence[str] | None) -> MSESensitivity | None:
         """By gradients where that can be had, otherwise :meth:`mse`; None without any data."""
         if self.samples.calibration is None:
-            _logger.info(
-                "Ops are not scored, because there are no calibration data to run the model "
-                "on: the search starts as if all were equally sensitive."
-            )
+            tell_without_data()
             return None
         try:
             if self.model_bytes <= _MOST_GRADIENT_BYTES:
@@ -86,10 +81,7 @@ class SensitivityMaker:
             why = 'torch is not installed (pip install "optuna_quant[torch]")'
         except ValueError as error:
             why = str(error).split(". Pass", maxsplit=1)[0]
-        _logger.info(
-            "Ops are scored by the error of their own outputs, not by its effect on the "
-            f"model's outputs: {why}."
-        )
+        tell_without_gradients(why)
         return self.mse(None, samples=samples)
 
     def mse(self, data: object, **options: Any) -> MSESensitivity:

@@ -211,7 +211,7 @@ class MSESensitivity(SampledSensitivity):
         return found
 
     def with_samples(self, samples: int) -> Self:
-        """The same sensitivity with at most this number of samples."""
+        """As that of the base class, with graphs of its own."""
         found = super().with_samples(samples)
         found._siblings = {}
         return found

@@ -19,7 +19,7 @@ import onnx
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.graph import assemble
 from optuna_quant.backends.onnxruntime.model.graph import captured_names
-from optuna_quant.backends.onnxruntime.model.graph import unused_name
+from optuna_quant.backends.onnxruntime.model.graph import take_name
 from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
 
 
@@ -231,8 +231,7 @@ class _Copier:
     ) -> None:
         names = []
         for name in outputs:
-            copied[name] = unused_name(f"{name}_alone", self._taken) if name else ""
-            self._taken.add(copied[name])
+            copied[name] = take_name(f"{name}_alone", self._taken) if name else ""
             names.append(copied[name])
         node = onnx.helper.make_node(op_type, inputs, names, domain=like.domain)
         node.attribute.extend(like.attribute)

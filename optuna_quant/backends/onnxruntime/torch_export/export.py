@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.onnxruntime.model.exporter_notes import without_exporter_notes
 from optuna_quant.backends.onnxruntime.torch_export.loading import note_form
 from optuna_quant.backends.onnxruntime.torch_export.op_names import name_by_module
@@ -163,7 +164,8 @@ def _converted(exported: ModuleProgram) -> ExportedModule:
     from optuna_quant.backends.torch_program.quiet import without_idle_output
 
     try:
-        with torch.no_grad(), without_idle_output():
+        step = doing(f"Converting {exported.name} to ONNX")
+        with step, torch.no_grad(), without_idle_output():
             converted = torch.onnx.export(
                 exported.program,
                 output_names=exported.form.output_names,

@@ -123,7 +123,7 @@ class SimulatedModel:
 
     @cached_property
     def _called(self) -> CalledProgram:
-        return CalledProgram(self.compute, self._program.form)
+        return CalledProgram(self.compute, self._program.form, self.inputs)
 
     def native(self) -> CalledProgram:
         """The model as a module, which takes and returns what the user's module does."""

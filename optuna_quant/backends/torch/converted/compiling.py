@@ -8,6 +8,7 @@ from typing import Any
 from optuna.logging import get_logger
 import torch
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.torch.converted.torchao_passes import load_passes
 from optuna_quant.backends.torch.converted.torchao_passes import quiet_torchao
 
@@ -65,7 +66,8 @@ def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
                 return functions[-1](*args)
             check(args)
             # Warnings and the setting are of the whole process: only while it may compile.
-            with quiet_torchao(), config.patch(freezing=True):
+            step = doing("Compiling the model (torch.compile)")
+            with step, quiet_torchao(), config.patch(freezing=True):
                 try:
                     found = functions[-1](*args)
                 except TorchDynamoException as error:

@@ -13,12 +13,14 @@ import torch
 from optuna_quant.backends.torch.converted.saving import read_package
 from optuna_quant.backends.torch.converted.saving import read_program
 from optuna_quant.backends.torch.program.called import CalledProgram
+from optuna_quant.backends.torch.program.inputs import specs_of
 
 
 if TYPE_CHECKING:
     import os
 
     from optuna_quant.backends.torch_program.call import CallForm
+    from optuna_quant.data.inputs import InputSpec
 
 
 def load(
@@ -59,12 +61,15 @@ def load(
             )
         return called(*package)
     converted = read_program(path)
+    inputs = specs_of(converted.program, converted.form)
     if compile:
-        return called(converted.compiled(), converted.form)
-    return called(converted.loaded(lower=lower).graph, converted.form)
+        return called(converted.compiled(), converted.form, inputs)
+    return called(converted.loaded(lower=lower).graph, converted.form, inputs)
 
 
-def called(function: Callable[..., Sequence[Any]], form: CallForm) -> CalledProgram:
+def called(
+    function: Callable[..., Sequence[Any]], form: CallForm, inputs: Sequence[InputSpec] = ()
+) -> CalledProgram:
     """A program, called as the user's module is.
 
     Args:
@@ -72,10 +77,12 @@ def called(function: Callable[..., Sequence[Any]], form: CallForm) -> CalledProg
             Takes the inputs in their order and gives the outputs.
         form:
             How the module is called.
+        inputs:
+            What it expects of its inputs, as far as that is known.
     """
 
     def compute(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             return form.named_outputs(function(*form.flat_inputs(tensors)))
 
-    return CalledProgram(compute, form)
+    return CalledProgram(compute, form, inputs)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.torch.candidates.simulated import check_names
 from optuna_quant.backends.torch.converted.saving import save_package
@@ -62,6 +65,7 @@ class TorchModel:
         self._lower = lower
         self._compile = compile
         self._lock = RLock()
+        self._watch: Callable[[Feed], None] | None = None
         self.plan = simulated.plan
         self.inputs = simulated.inputs
         self.outputs = simulated.outputs
@@ -88,7 +92,10 @@ class TorchModel:
         """The program in PyTorch's reference form, exported."""
         with self._lock:
             known: ConvertedProgram | None = self.__dict__.get("converted")
-            return self._convert() if known is None else known
+            if known is not None:
+                return known
+            with doing("Converting the model for PyTorch"):
+                return self._convert()
 
     @cached_property
     def program(self) -> LoweredProgram:
@@ -102,7 +109,9 @@ class TorchModel:
             if "program" in self.__dict__:  # Another thread was first.
                 return self.__dict__["program"]  # type: ignore[no-any-return]
             try:
-                return self.converted.loaded(lower=self._lower)
+                converted = self.converted
+                with doing("Putting integer kernels into the model"):
+                    return converted.loaded(lower=self._lower)
             except Exception as error:
                 raise ModelLoadError(
                     f"PyTorch does not take the quantized program: {error}"
@@ -157,6 +166,9 @@ class TorchModel:
 
     def compute(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, for the inputs by name."""
+        if self._watch is not None:
+            given = {n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}
+            self._watch({name: each.detach().cpu().numpy() for name, each in given.items()})
         return self._outputs(self._on_cpu(tensors))
 
     def _outputs(self, inputs: Sequence[Any]) -> dict[str, torch.Tensor]:
@@ -166,11 +178,25 @@ class TorchModel:
 
     @cached_property
     def _called(self) -> CalledProgram:
-        return CalledProgram(self.compute, self._simulated.form)
+        return CalledProgram(self.compute, self._simulated.form, self.inputs)
 
     def native(self) -> CalledProgram:
         """The model as a module, which takes and returns what the user's module does."""
         return self._called
+
+    @contextmanager
+    def showing_inputs(self, watch: Callable[[Feed], None]) -> Iterator[None]:
+        """Show what the module is called with, while it lasts.
+
+        Args:
+            watch:
+                Called with the arrays of each call, by the inputs' names.
+        """
+        self._watch = watch
+        try:
+            yield
+        finally:
+            self._watch = None
 
     def compiled(self) -> TorchModel:
         """The same model, compiled at its first run, where there is a C++ compiler."""

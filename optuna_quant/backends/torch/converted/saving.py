@@ -172,6 +172,7 @@ def read_program(path: str | os.PathLike[str]) -> ConvertedProgram:
     """
     content = Path(path).read_bytes()
     _check_whole(io.BytesIO(content), path)
+    _check_exported(io.BytesIO(content), path)
     extra = {_RECORD: ""}
     try:
         with without_idle_output():
@@ -198,6 +199,8 @@ def read_package(
         ModelFileError:
             If it is a package of something else.
     """
+    if Path(path).is_dir():
+        raise ModelFileError(f"{_refused(path)}: it is a directory.")
     with open(path, "rb") as file:
         if not _is_package(file):
             return None
@@ -226,15 +229,42 @@ def _is_package(file: IO[bytes]) -> bool:
         return False
 
 
+def _check_exported(file: IO[bytes], path: str | os.PathLike[str]) -> None:
+    """Refuse an archive that is no exported program, of which PyTorch says only where it fails."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/data.pkl") for name in names):
+        raise ModelFileError(
+            f"{_refused(path)}: it is one of torch.save, such as a state dict. What result.save "
+            "has written is loaded here."
+        )
+
+
 def _check_whole(file: IO[bytes], path: str | os.PathLike[str]) -> None:
     """Check the sums of an archive, which PyTorch does not: a weight may be damaged."""
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except _NO_ARCHIVE as error:
-        raise ModelFileError(f"{_refused(path)}: {_first_line(error)}. {_CURE}") from error
+        raise ModelFileError(f"{_refused(path)}: {_not_an_archive(file, path, error)}") from error
     if damaged is not None:
         raise ModelFileError(f"{str(path)!r} is damaged, in its part {damaged!r}. {_CURE}")
+
+
+def _not_an_archive(file: IO[bytes], path: str | os.PathLike[str], error: Exception) -> str:
+    """What a file is that is no archive, or not all of one, and what to do."""
+    file.seek(0)
+    start = file.read(4)
+    if not start:
+        return f"it is empty. {_CURE}"
+    if start == b"PK\x03\x04":
+        return f"it is cut short or damaged ({_first_line(error)}). {_CURE}"
+    if Path(path).suffix == ".onnx":
+        return (
+            "it is an ONNX model by its name. optuna_quant.backends.onnxruntime.load_module loads "
+            "one that was saved for ONNX Runtime."
+        )
+    return f"{_first_line(error)}. {_CURE}"
 
 
 def _record(converted: ConvertedProgram) -> str:
@@ -291,4 +321,4 @@ def _refused(path: str | os.PathLike[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    return lines[0].rstrip(".: ") if lines else type(error).__name__

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.fx import Interpreter
 
+from optuna_quant._common.steps import doing
 from optuna_quant.backends.base import as_used
 from optuna_quant.backends.torch.converted.kernels import kernel_nodes
 from optuna_quant.costs import CostTable
@@ -66,8 +67,13 @@ def latency_table(
     forms = _forms(space)
     models = {form: build(config) for form, config in forms.items()}
     each = _PART_OF_KERNELS * seconds / len(models)
-    kernels = {form: _kernel_seconds(model, feed, each) for form, model in models.items()}
-    wholes = _whole_seconds(models, feed, (1 - _PART_OF_KERNELS) * seconds)
+    count = f"{len(models)} forms" if len(models) > 1 else "one form"
+    with doing(
+        f"Compiling the model in {count} to measure times, once for each model and machine",
+        hides=True,
+    ):
+        kernels = {form: _kernel_seconds(model, feed, each) for form, model in models.items()}
+        wholes = _whole_seconds(models, feed, (1 - _PART_OF_KERNELS) * seconds)
 
     float_kernels = kernels["fp32"]
     fixed = max(0.0, wholes["fp32"] - sum(float_kernels.seconds.values()))

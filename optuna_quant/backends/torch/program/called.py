@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
+from optuna_quant.backends.torch.program.checked_inputs import checked_inputs
 from optuna_quant.backends.torch_program.called_module import CalledModule
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from optuna_quant.backends.torch_program.call import CallForm
     from optuna_quant.backends.torch_program.call import Structure
+    from optuna_quant.data.inputs import InputSpec
 
 
 class CalledProgram(CalledModule):
@@ -29,25 +33,42 @@ class CalledProgram(CalledModule):
             Gives the outputs by name, for the inputs by name.
         form:
             How the module is called.
+        inputs:
+            What it expects of its inputs; of those that are not there it is not known.
     """
 
     def __init__(
         self,
         compute: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]],
         form: CallForm,
+        inputs: Sequence[InputSpec] = (),
     ) -> None:
         super().__init__()
         self._compute = compute
         self._form = form
+        self._specs = tuple(inputs)
         self.eval()
 
     def __deepcopy__(self, memo: dict[int, object]) -> CalledProgram:
-        return CalledProgram(self._compute, self._form)  # Programs hold no state.
+        return CalledProgram(self._compute, self._form, self._specs)  # Programs hold no state.
 
     def extra_repr(self) -> str:
         """The inputs and the outputs."""
         inputs = [each for each in self._form.inputs if isinstance(each, str)]
         return f"inputs=[{', '.join(inputs)}], outputs=[{', '.join(self._form.output_names)}]"
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """There is none.
+
+        Raises:
+            TypeError:
+                Always: the weights are in the program, as integers.
+        """
+        raise TypeError(
+            "A quantized program has no state_dict: result.model().save_state_dict(path) writes "
+            "its integers and scales by the names of your parameters, and result.save(path) what "
+            "optuna_quant.backends.torch.load gives back."
+        )
 
     def forward(self, *args: Structure, **kwargs: Structure) -> Structure:
         """What the module's ``forward`` takes and returns.
@@ -55,9 +76,12 @@ class CalledProgram(CalledModule):
         Raises:
             TypeError:
                 If the arguments have another structure than those of the export, or one that
-                became a constant has another value.
+                became a constant has another value; or if an input is no tensor, or one of
+                other floats.
+            ValueError:
+                If an input has another shape.
         """
-        tensors = self._form.tensors(args, kwargs)
+        tensors = checked_inputs(self._form.tensors(args, kwargs), self._specs)
         leaves = (each for each in tensors.values() if isinstance(each, torch.Tensor))
         device = next((each.device for each in leaves), torch.device("cpu"))
         found = {name: each.to(device) for name, each in self._compute(tensors).items()}

@@ -11,6 +11,9 @@ from optuna_quant.data.inputs import InputSpec
 
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from optuna_quant.backends.torch_program.call import CallForm
     from optuna_quant.backends.torch_program.export import ModuleProgram
 
 
@@ -24,10 +27,22 @@ def input_specs(exported: ModuleProgram) -> tuple[InputSpec, ...]:
         exported:
             The program.
     """
-    values = {node.name: node.meta.get("val") for node in exported.program.graph.nodes}
+    return specs_of(exported.program, exported.form)
+
+
+def specs_of(program: ExportedProgram, form: CallForm) -> tuple[InputSpec, ...]:
+    """The inputs of a program that was exported in one form; what is constant is left out.
+
+    Args:
+        program:
+            The program, or one that was made of it.
+        form:
+            How the module is called.
+    """
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     names: dict[str, str] = {}
     found = []
-    for place in exported.form.inputs:
+    for place in form.inputs:
         value = values.get(place) if isinstance(place, str) else None
         if isinstance(place, str) and isinstance(value, torch.Tensor):
             shape = tuple(

@@ -7,8 +7,10 @@ import json
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from optuna.exceptions import TrialPruned
 from optuna.trial import FixedTrial
 
+from optuna_quant.backends.base import TrainingFunctionError
 from optuna_quant.backends.torch.qat.finished import check_finite
 from optuna_quant.backends.torch.qat.finished import trained_program
 from optuna_quant.backends.torch.qat.kept import KeptTrainings
@@ -109,13 +111,23 @@ class Trainer:
                 The configuration.
             trial:
                 The trial for which it is trained.
+
+        Raises:
+            TrainingFunctionError:
+                If the user's function has raised an error.
         """
         training = self.required()
         with self._lock:
             name = self._name(plan, config)
             pruner = training.pruner
             run = TrainingRun(trial, name, device=self._program.device, pruner=pruner)
-            module = training(self.prepare(plan, config), run)
+            prepared = self.prepare(plan, config)
+            try:
+                module = training(prepared, run)
+            except TrialPruned:
+                raise
+            except Exception as error:
+                raise TrainingFunctionError(str(error)) from error
             check_finite(module)  # Otherwise another worker would be given it.
             name = _with(name, trial.hyperparameters)
             data = self.kept.get(name, lambda: packed(module), nbytes=nbytes_of(module))

@@ -16,7 +16,6 @@ from optuna_quant.data.outputs import choose_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from optuna_quant.backends.base.model import Feed
     from optuna_quant.backends.sensitivity.output_gradients import Gradients
@@ -74,21 +73,6 @@ class GradientSensitivity(OpErrorSensitivity):
         self.key = f"gradient, {self.key}, probes={probes}, seed={seed}"
         if outputs is not None:
             self.key += f", outputs={list(self._outputs)}"
-
-    def passes(self, configs: int, *, with_weights: bool = False) -> float:
-        """As that of ``OpErrorSensitivity``; a backward pass counts as one."""
-        samples = self._samples + (self._samples_of_weights if with_weights else 0)
-        gradients = float(samples * (1 + self._probes))
-        return super().passes(configs, with_weights=with_weights) + gradients
-
-    def with_samples(self, samples: int) -> Self:
-        """The same sensitivity with at most this number of samples, and one probe.
-
-        For the same number of passes, more samples say more than more probes.
-        """
-        found = super().with_samples(samples)
-        found._probes = 1
-        return found
 
     def _errors(self, plans: Plans) -> dict[Variant, float]:
         sums = dict.fromkeys(plans, 0.0)

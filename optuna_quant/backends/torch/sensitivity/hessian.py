@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from optuna_quant.backends.sensitivity.curvature import LossBatches
 from optuna_quant.backends.sensitivity.curvature import LossCurvature
-from optuna_quant.backends.sensitivity.loss_data import count_samples
-from optuna_quant.backends.sensitivity.loss_data import read_batches
 from optuna_quant.backends.sensitivity.perturbation import WeightPerturbations
-from optuna_quant.backends.sensitivity.tensors import batch_tensors
 from optuna_quant.backends.torch.graph.run import GraphRun
 from optuna_quant.backends.torch.graph.run import plain_kernels
 from optuna_quant.backends.torch.graph.slots import Unchanged
@@ -90,25 +88,15 @@ class HessianSensitivity:
         labels: object = None,
         constants: BoundInputs = NO_INPUTS,
     ) -> None:
-        arrays = read_batches(
-            data,
-            inputs,
-            labels=labels,
-            max_samples=options.max_samples,
-            batch_size=options.batch_size,
-            constants=constants,
-        )
-        own = {spec.name for spec in inputs}
-        varying = constants.varying(inputs)
+        read = LossBatches.read(data, inputs, options, labels=labels, constants=constants)
         self._program = program
         self._ops = {op.name: op for op in program.ops if op.weight is not None}
         with torch.inference_mode(False):
-            batches = [batch_tensors(batch, own, options.dtype) for batch in arrays]
             function = FunctionOfWeights(program, double=options.dtype == "float64")
+        tensors = [{n: t.to(program.device) for n, t in batch.items()} for batch in read.tensors]
         self._curvature = LossCurvature(
             function,
-            [{n: each.to(program.device) for n, each in batch.items()} for batch in batches],
-            [count_samples(batch, varying) for batch in arrays],
+            LossBatches(tensors, read.sizes),
             weights={name: str(op.weight) for name, op in self._ops.items()},
             perturbations=WeightPerturbations(self._weight),
             options=options,

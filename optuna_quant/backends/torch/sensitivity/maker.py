@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from optuna.logging import get_logger
-
 from optuna_quant.backends.sensitivity.curvature import CurvatureOptions
 from optuna_quant.backends.sensitivity.curvature import output_change
+from optuna_quant.backends.sensitivity.offered import tell_without_data
+from optuna_quant.backends.sensitivity.offered import tell_without_gradients
 from optuna_quant.backends.sensitivity.output import OutputSensitivity
 from optuna_quant.backends.torch.sensitivity.gradient import GradientSensitivity
 from optuna_quant.backends.torch.sensitivity.gradient import chosen_outputs
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.torch.sensitivity.variants import Variants
     from optuna_quant.data.inputs import InputSpec
     from optuna_quant.space.config import QuantConfig
-
-
-_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +54,13 @@ class SensitivityMaker:
     def best(self, *, samples: int, outputs: Sequence[str] | None) -> OpErrorSensitivity | None:
         """By gradients where that can be had, otherwise :meth:`op_error`; None without data."""
         if self.samples.calibration is None:
-            _logger.info(
-                "Ops are not scored, because there are no calibration data to run the model "
-                "on: the search starts as if all were equally sensitive."
-            )
+            tell_without_data()
             return None
         piece = next(self.samples.calibration.pieces([1]))
         why = why_not_differentiable(self.variants.program, piece.feed, outputs)
         if not why:
             return self.gradient(None, samples=samples, probes=2, outputs=outputs)
-        _logger.info(
-            "Ops are scored by the error of their own outputs, not by its effect on the "
-            f"model's outputs: {why}."
-        )
+        tell_without_gradients(why)
         return self.op_error(None, samples=samples)
 
     def op_error(self, data: object, **options: Any) -> OpErrorSensitivity:

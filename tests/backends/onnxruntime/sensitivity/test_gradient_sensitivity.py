@@ -305,7 +305,7 @@ def messages() -> Any:
             found.append(entry.getMessage())
 
     handler, before = Handler(), optuna.logging.get_verbosity()
-    logger = logging.getLogger("optuna_quant.backends.onnxruntime.sensitivity.maker")
+    logger = logging.getLogger("optuna_quant.backends.sensitivity.offered")
     levels = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import traceback
 from typing import Any
 import warnings
 
@@ -24,10 +25,14 @@ from zygote import Zygote
 import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import QuantObjective
+from optuna_quant import TuningInterrupted
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch import Training
 from optuna_quant.backends.torch import TrainingRun
+from optuna_quant.backends.torch.converted.model import TorchModel
 from optuna_quant.evaluation.rebuild import rebuild
+from optuna_quant.space.config import FP32
+from optuna_quant.study.errors import TrainingError
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -101,17 +106,62 @@ class _FirstOnes(optuna.pruners.BasePruner):
         return trial.number < 4
 
 
-def test_a_training_that_fails_is_a_failed_trial() -> None:
+def test_a_mistake_in_the_training_ends_the_search_with_its_line() -> None:
+    calls: list[None] = []
+
+    def mistaken(model: nn.Module) -> None:
+        calls.append(None)
+        model(torch.zeros(2, 3))  # The net takes 64 features.
+
+    backend = qat_backend(mistaken)
+    with pytest.raises(
+        TrainingError, match=r"^train, .* RuntimeError: .* of test_search.py\)"
+    ) as e:
+        optuna_quant.tune(
+            backend=backend, evaluate=accuracy, objective="size", show_progress=False
+        )
+    assert len(calls) == 1
+    # What Python shows begins with the user's lines.
+    cause = e.value.__cause__
+    assert isinstance(cause, RuntimeError)
+    assert traceback.extract_tb(cause.__traceback__)[0].name == "mistaken"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FloatingPointError("x"), RuntimeError("Function 'MulBackward0' returned nan values in it")],
+)
+def test_a_first_training_that_says_it_diverged_is_a_failed_trial(error: Exception) -> None:
     def failing(model: nn.Module) -> None:
-        raise RuntimeError("out of patience")
+        raise error
+
+    backend = qat_backend(failing)
+    space = backend.tuning_space()
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial(space.params_of(space.default()))
+    study.optimize(QuantObjective(backend, space, accuracy, AccuracyCriterion()), n_trials=1)
+    assert study.trials[0].state == TrialState.FAIL
+    assert "Not trained" in str(TrialView(study.trials[0]).failure)
+
+
+def test_a_training_that_fails_after_others_is_a_failed_trial() -> None:
+    calls: list[None] = []
+
+    def failing(model: nn.Module) -> None:
+        calls.append(None)
+        if len(calls) > 1:
+            raise RuntimeError("out of patience")
 
     backend = qat_backend(failing)
     space = backend.tuning_space()
     objective = QuantObjective(backend, space, accuracy, AccuracyCriterion())
     study = optuna.create_study(direction="maximize")
-    study.enqueue_trial(space.params_of(space.default()))
-    study.optimize(objective, n_trials=1)
-    view = TrialView(study.trials[0])
+    op = next(iter(space.default().ops))
+    for config in (space.default(), space.default().with_ops({op: FP32})):
+        study.enqueue_trial(space.params_of(config))
+    study.optimize(objective, n_trials=2)
+    assert study.trials[0].state == TrialState.COMPLETE
+    view = TrialView(study.trials[1])
     assert view.state == TrialState.FAIL
     assert view.failure is not None
     assert "Not trained" in view.failure and "out of patience" in view.failure
@@ -278,3 +328,43 @@ def test_a_trial_is_exported_with_what_was_trained(tmp_path: Path) -> None:
     )
     assert exported.model().fingerprint == result.model().fingerprint
     assert len(calls) == before
+
+
+def test_an_interrupted_training_ends_a_search_with_what_is_found() -> None:
+    def interrupted(model: nn.Module) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TuningInterrupted) as error:
+        optuna_quant.tune(
+            backend=qat_backend(interrupted),
+            evaluate=accuracy,
+            objective="size",
+            show_progress=False,
+        )
+    result = error.value.result
+    assert result is not None and result.stopped_because == "interrupted"
+    trial = result.study.trials[-1]
+    assert trial.state == TrialState.FAIL
+    assert TrialView(trial).is_interrupted
+
+
+def test_an_interrupted_conversion_ends_a_search_with_what_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(self: TorchModel) -> None:
+        raise KeyboardInterrupt
+
+    x, *_ = digits()
+    backend = TorchBackend(trained_net(2), x[:2], calibration_data=x[:100].numpy())
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchModel, "program", property(interrupted))
+        with pytest.raises(TuningInterrupted) as error:
+            optuna_quant.tune(
+                backend=backend,
+                evaluate=accuracy,
+                tolerable_loss=0.9,
+                objective="size",
+                show_progress=False,
+            )
+    result = error.value.result
+    assert result is not None and result.baseline == accuracy(trained_net(2))

@@ -1,0 +1,52 @@
+"""A batch of a given size from the start of the data, on which times are measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optuna_quant.backends.calibration.pieces import Piece
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.calibration.data import CalibrationData
+
+
+def first_batch(data: CalibrationData, samples: int) -> Piece:
+    """The first samples of the data as one batch; where there are fewer, from the start again.
+
+    Args:
+        data:
+            The data.
+        samples:
+            How many samples. One of them may come as a larger batch, where samples cannot be
+            taken apart.
+
+    Raises:
+        ValueError:
+            If samples cannot be put together to such a batch, or there are no data.
+    """
+    pieces = list(data.pieces([samples]))
+    if samples == 1 or (len(pieces) == 1 and pieces[0].samples == samples):
+        return pieces[0]
+    if not data.is_divisible(pieces[0].feed):
+        raise ValueError(
+            f"latency_batch_size is {samples}, but the model, its constant inputs or the "
+            f"calibration data fix the batch: it is {pieces[0].samples}. Leave latency_batch_size "
+            "out, or export the model with a free first axis."
+        )
+    names = [spec.name for spec in data.constants.varying(data.inputs)]
+    feed = {}
+    for name in names:
+        parts = [piece.feed[name] for piece in pieces]
+        shapes = sorted({part.shape[1:] for part in parts})
+        if len(shapes) > 1:
+            raise ValueError(
+                f"latency_batch_size is {samples}, but the batches of the calibration data have "
+                f"different shapes of the input {name!r}: {shapes[0]} and {shapes[1]}, behind the "
+                "axis of the samples. Put a batch of that size, padded, in front."
+            )
+        joined = np.concatenate(parts)
+        feed[name] = joined[np.arange(samples) % len(joined)]
+    return Piece({**feed, **data.constants.feed(samples)}, samples, (samples,), opens_batch=True)
