@@ -19,6 +19,7 @@ OF_BACKENDS: tuple[type, ...] = (
     base.CalibratesForConfigs,
     base.TellsCalibrationBytes,
     base.PreviewsCalibration,
+    base.ChoosesLatencyFeed,
     base.SharesParts,
     base.TrainsCandidates,
     base.SimulatesCandidates,
@@ -37,6 +38,7 @@ OF_BACKENDS: tuple[type, ...] = (
     base.TellsOtherRecipes,
     base.WeighsFloats,
     base.NamesOriginal,
+    base.NamesSizes,
     base.SimulatesTarget,
 )
 """What a backend may offer."""
@@ -48,6 +50,7 @@ OF_MODELS: tuple[type, ...] = (
     base.HasOptionalInputs,
     base.CompilesForUse,
     base.HasThreads,
+    base.ShowsInputs,
 )
 """What a model may offer."""
 
