@@ -102,17 +102,34 @@ def _imports_for(annotation: str, cls: type) -> set[str]:
 
 
 def table() -> str:
-    """A row for each option: its name, its flag, the class that holds it, and its default."""
+    """A row for each option: its name, flag, class, default and type, and what it means."""
     groups = groups_of(TuneOptions)
-    rows = ["| in Python and in files | flag | held by | default |", "| --- | --- | --- | --- |"]
+    heads = ("in Python and in files", "flag", "held by", "default", "type", "meaning")
+    rows = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for option in options_of(TuneOptions).values():
         cls = TuneOptions if option.group is None else groups[option.group]
         flag = " ".join(f"`{flag}`" for flag in option.flags) or "(Python only)"
         flag = "`MODEL`" if option.name == "model" else flag
         held = "" if option.group is None else f"{cls.__name__}"
         default = next(f.default for f in dataclasses.fields(cls) if f.name == option.name)
-        rows.append(f"| `{option.name}` | {flag} | {held} | `{default!r}` |")
+        kind = " or ".join(part.strip() for part in _alternatives(option.type))
+        meaning = "" if option.flag is None else _cell(option.flag.help)
+        rows.append(f"| `{option.name}` | {flag} | {held} | `{default!r}` | {kind} | {meaning} |")
     return "\n".join(rows)
+
+
+def _alternatives(annotation: str) -> list[str]:
+    """The types that a union at the top of an annotation allows, each as code."""
+    node, found = ast.parse(annotation, mode="eval").body, []
+    while isinstance(node, ast.BinOp):
+        found.append(node.right)
+        node = node.left
+    return [f"`{_cell(ast.unparse(each))}`" for each in (node, *reversed(found))]
+
+
+def _cell(text: str) -> str:
+    """A text for a cell of a table."""
+    return " ".join(text.split()).replace("%%", "%").replace("|", "\\|")
 
 
 def page() -> str:

@@ -6,26 +6,31 @@ import argparse
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import re
 from types import MappingProxyType
 from typing import Any
 from typing import NoReturn
 
 from optuna_quant._common.nearest import did_you_mean
+from optuna_quant._common.nearest import nearest
 from optuna_quant.cli.exit_codes import BAD_INPUT
 from optuna_quant.cli.messages import write_line
 
 
 _ALL = "--help-all"
 _HAVE = ("has", "have")
-# What neural-compressor 2 has as one value, and what that is here.
+# What other tools call it, or have as one value, and what that is here.
 _ELSEWHERE: Mapping[str, str] = MappingProxyType(
     {
         "--absolute": "give --criterion absolute",
         "--accuracy-criterion": "give --tolerable-loss, --criterion and --lower-is-better",
         "--calibration-sampling-size": "give --calibration-samples",
+        "--loss": "give --tolerable-loss",
         "--quant-format": "models are always written with QuantizeLinear pairs (QDQ)",
         "--relative": "give --criterion relative, which is the default",
+        "--tolerance": "give --tolerable-loss",
         "--tuning-criterion": "give --strategy, --timeout, --max-trials and --objective",
+        "--workers": "give --jobs",
     }
 )
 
@@ -140,7 +145,10 @@ def _unknown(
     have = [command for command, parser in others.items() if name in parser.flags]
     if have:
         return f"there is no option {name} ({', '.join(have)} {_HAVE[len(have) > 1]} it)"
-    if name in _ELSEWHERE:
-        return f"there is no option {name}: {_ELSEWHERE[name]}"
-    meant = did_you_mean(name, flags)
-    return f"there is no option {name}{f'.{meant}' if meant else ''}"
+    advice = _ELSEWHERE.get(name)
+    if advice is not None and set(re.findall(r"--[a-z-]+", advice)) <= set(flags):
+        return f"there is no option {name}: {advice}"
+    # Without the hyphens, which all have in common.
+    meant = nearest(name.lstrip("-"), [flag.removeprefix("--") for flag in flags if "--" in flag])
+    question = "" if meant is None else f". Did you mean '--{meant}'?"
+    return f"there is no option {name}{question}"

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from optuna_quant.visualization.plots import save_plot
 
     if args.kind is None:
+        if args.output or args.trial is not None or args.model:
+            raise ValueError(f"KIND is missing: which plot to draw, one of {', '.join(PLOTS)}.")
         return _list(args.format)
     if args.kind not in PLOTS:
         raise ValueError(

@@ -15,6 +15,7 @@ from optuna.logging import get_logger
 from optuna_quant.dashboard.trial_words import precision
 from optuna_quant.evaluation.rebuild import built
 from optuna_quant.space.left_out import shown_bytes
+from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.table import asked_report
 
 
@@ -70,8 +71,11 @@ def upload_answer(
             frame = frame if executed else frame[_OF_THE_RECORD]
             _to_be_read(frame, config).to_csv(table, index=False)
             _upload(study, store, table, "text/csv")
-        model = Path(folder) / f"trial_{number}.onnx"
-        if backend is None or model.name in names:
+        if backend is None:
+            return
+        ending = next(iter(endings_of(backend)), ".onnx")
+        model = Path(folder) / f"trial_{number}{ending}"
+        if model.name in names:
             return
         model_of_trial = built(config, best.view.known_params, backend, space)
         if model_of_trial.nbytes > max_model_bytes:

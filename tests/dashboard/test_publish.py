@@ -139,6 +139,19 @@ def test_the_note_is_written_rarely() -> None:
     assert _optuna.study_system_attrs(study)["dashboard:note_ver"] == 1  # At the end.
 
 
+def test_the_model_is_uploaded_with_the_ending_of_the_backend(tmp_path: Path) -> None:
+    class OfPrograms(FakeBackend):
+        @property
+        def file_endings(self) -> tuple[str, ...]:
+            return (".pt2",)
+
+    store, result = FileSystemArtifactStore(str(tmp_path)), search()
+    publish(result.study, artifact_store=store, backend=OfPrograms(DAMAGE))
+    names = {meta.filename for meta in get_all_artifact_meta(result.study)}
+    assert f"trial_{result.trial.number}.pt2" in names
+    assert f"trial_{result.trial.number}.onnx" not in names
+
+
 def test_the_best_trial_is_uploaded(tmp_path: Path) -> None:
     store = FileSystemArtifactStore(str(tmp_path))
     result = search()

@@ -12,7 +12,7 @@ import torch
 
 
 if TYPE_CHECKING:
-    from torch.fx import Node
+    pass
 
 
 _ATEN: Any = torch.ops.aten
@@ -99,10 +99,3 @@ def constant_view(node: object) -> ConstantView | None:
     if getattr(current, "op", "") != "get_attr":
         return None
     return ConstantView(str(current.target), tuple(reversed(steps)))
-
-
-def origin_of(node: Node) -> Node:
-    """The node that reads the parameter of a view."""
-    while node.op == "call_function":
-        node = node.all_input_nodes[0]
-    return node
