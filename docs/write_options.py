@@ -104,7 +104,7 @@ def _imports_for(annotation: str, cls: type) -> set[str]:
 def table() -> str:
     """A row for each option: its name, flag, class, default and type, and what it means."""
     groups = groups_of(TuneOptions)
-    heads = ("in Python and in files", "flag", "held by", "default", "type", "meaning")
+    heads = ("in Python and in files", "flag", "held by", "default", "type", "meaning of the flag")
     rows = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for option in options_of(TuneOptions).values():
         cls = TuneOptions if option.group is None else groups[option.group]

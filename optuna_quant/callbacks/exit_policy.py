@@ -37,6 +37,7 @@ from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.criterion import keep_criterion
+from optuna_quant.study.criterion import recorded_criterion
 from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.repeated_failures import RepeatedFailure
 from optuna_quant.study.repeated_failures import repeated_failure
@@ -326,9 +327,7 @@ class ExitPolicy:
         view = TrialView(trial)
         if not view.is_judged:
             return
-        judge, started_with = view.judged_by, study.user_attrs.get(record.CRITERION)
-        if judge is None and started_with is not None:
-            judge = AccuracyCriterion(**started_with)
+        judge = view.judged_by or recorded_criterion(study)
         if judge is not None:
             check_one_criterion(exit_policy=self._criterion, objective=judge)
 

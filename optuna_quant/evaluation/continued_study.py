@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cached_property
 from functools import partial
 import threading
@@ -16,8 +15,8 @@ from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.signature import signature_of
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers._engine.contract import criterion_of
-from optuna_quant.study import record
 from optuna_quant.study.compatibility import check_continued
+from optuna_quant.study.criterion import recorded_criterion
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import first_difference
@@ -83,7 +82,7 @@ class ContinuedStudies:
             check_continued(study, self._setup.backend, self._setup.space, criterion)
             check_fallback_ops(study, self._setup.space)
             self.check_evaluation(study)
-            if study.user_attrs.get(record.CRITERION) != asdict(criterion):
+            if recorded_criterion(study) != criterion:
                 self._judged_again.add(name)
             self._fitting.add(name)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 import re
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,8 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.base import HasSignature
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.study import record
 from optuna_quant.study.criterion import keep_criterion
+from optuna_quant.study.criterion import recorded_criterion
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.space_signature import check_space
 from optuna_quant.study.trial_view import views
@@ -70,11 +69,11 @@ def check_continued(
         _check_signature(study, known, signature)
     check_space(study, space)
     keep_criterion(study, criterion)
-    judged = study.user_attrs[record.CRITERION]
-    if judged != asdict(criterion):
+    judged = recorded_criterion(study)
+    if judged != criterion:
         _logger.warning(
             f"The study {study.study_name!r} was started with another criterion "
-            f"({AccuracyCriterion(**judged)}). Its trials are judged by the new one here, but "
+            f"({judged}). Its trials are judged by the new one here, but "
             "study.best_trial still goes by the old one for trials that have ended."
         )
 
