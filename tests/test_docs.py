@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 import importlib
+import inspect
 import os
 from pathlib import Path
 import re
@@ -270,6 +271,61 @@ def test_what_pages_import_exists(path: Path) -> None:
     for module, name in sorted(own_imports(path.read_text())):
         if not hasattr(importlib.import_module(module), name):
             importlib.import_module(f"{module}.{name}")
+
+
+def wrong_uses(block: str) -> list[str]:
+    """Attributes of the package that a block reads and that do not exist, and such arguments."""
+    try:
+        tree = ast.parse(block)
+    except SyntaxError:  # A part of a program, or a sketch of one.
+        return []
+    names: dict[str, Any] = {"optuna_quant": optuna_quant}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("optuna_quant"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                names[alias.asname or alias.name] = getattr(module, alias.name, None)
+    wrong = []
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and ast.unparse(node.value) == "optuna_quant"
+            and not hasattr(optuna_quant, node.attr)
+        ):
+            wrong.append(ast.unparse(node))
+        if not isinstance(node, ast.Call):
+            continue
+        said = ast.unparse(node.func)
+        called = names.get(said)
+        if said.startswith("optuna_quant."):
+            called = getattr(optuna_quant, said.removeprefix("optuna_quant."), None)
+        if not callable(called):
+            continue
+        parameters = inspect.signature(called).parameters
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+            wrong += [
+                f"{said}({keyword.arg}=)"
+                for keyword in node.keywords
+                if keyword.arg is not None and keyword.arg not in parameters
+            ]
+    return wrong
+
+
+@pytest.mark.parametrize("path", all_pages(), ids=name)
+def test_what_pages_use_of_the_package_exists(path: Path) -> None:
+    for block in run_pages.blocks(path.read_text()):
+        if block.language == "python":
+            assert wrong_uses(block.text) == [], block.line
+
+
+def test_wrong_uses_are_found() -> None:
+    block = "from optuna_quant import CorpusMetric\nCorpusMetric(name='a', bounds=(0, 1))\n"
+    assert wrong_uses(block) == ["CorpusMetric(bounds=)"]
+    assert wrong_uses("optuna_quant.no_such(1)") == ["optuna_quant.no_such"]
+    assert wrong_uses("optuna_quant.tune('model.onnx', timeout=1)") == []
+    assert wrong_uses("optuna_quant.CorpusMetric(bounds=1)") == [
+        "optuna_quant.CorpusMetric(bounds=)"
+    ]
 
 
 def test_imports_of_a_page_are_found() -> None:
