@@ -39,9 +39,10 @@ def take_in_biases(graph: GraphModule) -> None:
     """
     for node in list(graph.graph.nodes):
         is_conv = node.target in _CHANNELS_FIRST
-        if is_conv or node.target is ATEN.linear.default:
-            if not (is_conv and _is_unbatched(node)):
-                _take_in(graph, node, 1 if is_conv else -1)
+        if is_conv and not _is_unbatched(node):
+            _take_in(graph, node, 1)
+        elif node.target is ATEN.linear.default:
+            _take_in(graph, node, -1)
     graph.graph.lint()
     graph.recompile()
 

@@ -146,7 +146,7 @@ def test_without_torchao_compiled_programs_say_so_too(
     monkeypatch.setattr(saving, "has_compiler", lambda: True)
     monkeypatch.setattr(saving, "export_graph", refuse)
     it = ready("chain", "static")
-    converted = it.backend.converted(it.config("static"), lower=False)._converted
+    converted = it.backend.converted(it.config("static"), lower=False).converted
     optuna.logging.enable_propagation()
     try:
         if way == "compiled":
