@@ -9,7 +9,6 @@ from optuna.logging import get_logger
 import torch
 
 from optuna_quant._common.steps import doing
-from optuna_quant.backends.torch.converted.torchao_passes import load_passes
 from optuna_quant.backends.torch.converted.torchao_passes import quiet_torchao
 
 
@@ -38,6 +37,8 @@ def has_compiler() -> bool:
 def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
     """Compile a program in reference form; it happens at the first call.
 
+    Integer kernels are found if torchao's passes are loaded.
+
     Without a C++ compiler, or where PyTorch's compiler fails, the program runs as it is, which is
     said.
 
@@ -54,7 +55,6 @@ def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor import config
 
-    load_passes()
     check = _input_check(graph)
     functions: list[Callable[..., Sequence[Any]]] = [torch.compile(graph, dynamic=None)]
     seen: set[tuple[Any, ...]] = set()

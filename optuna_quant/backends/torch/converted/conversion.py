@@ -13,6 +13,7 @@ from optuna_quant.backends.torch.converted.exporting import export_graph
 from optuna_quant.backends.torch.converted.exporting import without_examples
 from optuna_quant.backends.torch.converted.lowering import lower_program
 from optuna_quant.backends.torch.converted.lowering import packed_program
+from optuna_quant.backends.torch.converted.lowering import passes_for
 from optuna_quant.backends.torch.converted.lowering import run_as_it_is
 from optuna_quant.backends.torch.converted.writing import write_program
 from optuna_quant.backends.torch.program.devices import make_tensors_on
@@ -65,6 +66,7 @@ class ConvertedProgram:
 
     def compiled(self) -> Callable[..., Sequence[Any]]:
         """The program, compiled at its first call."""
+        passes_for(self.ops)
         return compiled(packed_program(self.program, self.ops))
 
 

@@ -39,10 +39,19 @@ def take_in_biases(graph: GraphModule) -> None:
     """
     for node in list(graph.graph.nodes):
         is_conv = node.target in _CHANNELS_FIRST
-        if is_conv or node.target is ATEN.linear.default:
-            _take_in(graph, node, 1 if is_conv else -1)
+        if is_conv and not _is_unbatched(node):
+            _take_in(graph, node, 1)
+        elif node.target is ATEN.linear.default:
+            _take_in(graph, node, -1)
     graph.graph.lint()
     graph.recompile()
+
+
+def _is_unbatched(conv: Node) -> bool:
+    """Whether a convolution has a single sample, so that its first axis is that of channels."""
+    weight: Any = conv.args[1]
+    ndims = [getattr(each.meta.get("val"), "ndim", None) for each in (conv, weight)]
+    return ndims[0] != ndims[1]
 
 
 def _take_in(graph: GraphModule, layer: Node, axis: int) -> None:
@@ -66,6 +75,9 @@ def _take_in(graph: GraphModule, layer: Node, axis: int) -> None:
     added: Any = reader.args[1]
     view = constant_view(added)
     if view is None or not _is_for_each(graph, view, channels, axis - value.ndim):
+        return
+    # What is added may have more axes, and so give the sum more.
+    if getattr(reader.meta.get("val"), "ndim", None) != value.ndim:
         return
     args = [*layer.args, *[None] * (_BIAS + 1 - len(layer.args))]
     with graph.graph.inserting_before(layer):

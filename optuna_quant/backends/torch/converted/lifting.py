@@ -120,6 +120,9 @@ def _lift(graph: Graph, quantizer: Node) -> None:
     sources = _sources(mover)
     if not any(_is_computed(source) for source in sources):
         return
+    # A concatenation may take integers as well, which quantizers do not.
+    if not all(_is_float(source) for source in sources):
+        return
     for source in dict.fromkeys(sources):
         if source.target is _DEQUANTIZE and source.args[1:] == numbers:
             continue
@@ -148,6 +151,9 @@ def _sources(mover: Node) -> list[Node]:
 
 def _is_computed(source: Node) -> bool:
     """Whether a kernel or another operator that moves values gives a tensor of floats."""
+    return source.op == "call_function" and _is_float(source)
+
+
+def _is_float(source: Node) -> bool:
     value = source.meta.get("val")
-    is_float = not isinstance(value, torch.Tensor) or value.dtype == torch.float32
-    return source.op == "call_function" and is_float
+    return not isinstance(value, torch.Tensor) or value.dtype == torch.float32

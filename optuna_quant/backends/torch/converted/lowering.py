@@ -16,6 +16,7 @@ from optuna_quant.backends.torch.converted.late_biases import take_in_biases
 from optuna_quant.backends.torch.converted.lifting import lift_quantizers
 from optuna_quant.backends.torch.converted.packed_weights import pack_weights
 from optuna_quant.backends.torch.converted.reference_ops import ATEN
+from optuna_quant.backends.torch.converted.sums import keep_addends
 from optuna_quant.backends.torch.converted.torchao_passes import load_passes
 from optuna_quant.backends.torch.converted.torchao_passes import quiet_torchao
 from optuna_quant.backends.torch.graph.ops import writes_in_place
@@ -71,13 +72,7 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
         ops:
             What became of the ops.
     """
-    on_integers = any(op.mode in _ON_INTEGERS for op in ops)
-    has_passes = load_passes() if on_integers else True
-    if not has_passes:
-        _logger.warning(
-            "torchao is not installed, so quantized ops run in floats, which takes longer than "
-            "FP32: pip install torchao for integer kernels."
-        )
+    has_passes = passes_for(ops)
     graph = packed_program(program, ops)
     if not has_passes:
         return LoweredProgram(graph, tuple(ops), lowered=False)
@@ -95,6 +90,25 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
     return LoweredProgram(graph, tuple(ops), lowered=True)
 
 
+def passes_for(ops: Sequence[WrittenOp]) -> bool:
+    """Have torchao's passes ready if a program needs them; a warning if they are not there.
+
+    Args:
+        ops:
+            What became of the ops.
+
+    Returns:
+        False if they are needed and not there.
+    """
+    if not runs_on_integers(ops) or load_passes():
+        return True
+    _logger.warning(
+        "torchao is not installed, so quantized ops run in floats, which takes longer than "
+        "FP32: pip install torchao for integer kernels."
+    )
+    return False
+
+
 def _put_in_kernels(graph: GraphModule) -> None:
     # The compiler takes seconds to import.
     from torch._inductor.constant_folding import constant_fold
@@ -109,7 +123,8 @@ def _put_in_kernels(graph: GraphModule) -> None:
 def packed_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> GraphModule:
     """A program in reference form, with this machine's kernels for weights of few bits.
 
-    Linear layers get inputs that are contiguous, which others would not find a kernel for.
+    Linear layers get inputs that are contiguous, which others would not find a kernel for, and
+    what is added to them is safe from kernels that write into it.
     """
     graph = _module(program)
     take_in_biases(graph)
@@ -117,7 +132,14 @@ def packed_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> GraphM
         lift_quantizers(graph.graph)
     pack_weights(graph, ops)
     make_inputs_contiguous(graph)
+    if runs_on_integers(ops):
+        keep_addends(graph)
     return graph
+
+
+def runs_on_integers(ops: Sequence[WrittenOp]) -> bool:
+    """Whether any op has activations in integers, for which torchao has the kernels."""
+    return any(op.mode in _ON_INTEGERS for op in ops)
 
 
 def _module(program: ExportedProgram) -> GraphModule:

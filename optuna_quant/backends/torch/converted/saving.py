@@ -25,7 +25,7 @@ from optuna_quant.backends.torch.converted.compiling import has_compiler
 from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
 from optuna_quant.backends.torch.converted.exporting import export_graph
 from optuna_quant.backends.torch.converted.lowering import packed_program
-from optuna_quant.backends.torch.converted.torchao_passes import load_passes
+from optuna_quant.backends.torch.converted.lowering import passes_for
 from optuna_quant.backends.torch.converted.torchao_passes import quiet_torchao
 from optuna_quant.backends.torch.converted.writing import WrittenOp
 from optuna_quant.backends.torch_program.form_json import form_from_json
@@ -137,7 +137,7 @@ def save_package(converted: ConvertedProgram, path: str | os.PathLike[str]) -> N
             "A package is compiled, and there is no C++ compiler: install g++ or clang, or save "
             "the program, which needs none."
         )
-    load_passes()
+    passes_for(converted.ops)
     packed = packed_program(converted.program, converted.ops)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         place = str(Path(folder) / "package.pt2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import re
 import sys
 
@@ -14,9 +15,11 @@ torch = pytest.importorskip("torch")
 from converted_modules import ready  # noqa: E402
 
 from optuna_quant.backends.torch import TorchBackend  # noqa: E402
+from optuna_quant.backends.torch.converted import saving  # noqa: E402
 from optuna_quant.backends.torch.converted import torchao_passes  # noqa: E402
 from optuna_quant.backends.torch.converted.compiling import has_compiler  # noqa: E402
 from optuna_quant.backends.torch.converted.saturation import products_saturate  # noqa: E402
+from optuna_quant.backends.torch.converted.saving import save_package  # noqa: E402
 from optuna_quant.evaluation.difference import compare  # noqa: E402
 from optuna_quant.space.config import OpConfig  # noqa: E402
 from optuna_quant.space.config import QuantConfig  # noqa: E402
@@ -130,6 +133,30 @@ def test_without_torchao_programs_compute_in_floats_and_say_so(
     found = compare(it.backend.simulated(config), model, it.feeds())
     assert found.relative < 1e-5
     assert not any(runs.integer for runs in it.backend.executed(config).values())
+
+
+@pytest.mark.parametrize("way", ["compiled", "package"])
+def test_without_torchao_compiled_programs_say_so_too(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("the warning comes first")
+
+    monkeypatch.setitem(sys.modules, torchao_passes._X86, None)
+    monkeypatch.setattr(saving, "has_compiler", lambda: True)
+    monkeypatch.setattr(saving, "export_graph", refuse)
+    it = ready("chain", "static")
+    converted = it.backend.converted(it.config("static"), lower=False).converted
+    optuna.logging.enable_propagation()
+    try:
+        if way == "compiled":
+            converted.compiled()
+        else:
+            with pytest.raises(RuntimeError, match="the warning comes first"):
+                save_package(converted, tmp_path / "package.pt2")
+    finally:
+        optuna.logging.disable_propagation()
+    assert caplog.text.count("pip install torchao") == 1
 
 
 def test_of_two_kernels_only_the_maximum_is_taken_in_floats() -> None:
