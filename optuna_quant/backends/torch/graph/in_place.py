@@ -58,14 +58,14 @@ def _keeps_type(node: Node) -> bool:
 
 def _is_last_reader(node: Node, order: dict[Node, int]) -> bool:
     written: Any = node.args[0]
-    if written.op != "call_function" or _has_alias(written):
+    if written.op != "call_function" or has_alias(written):
         return False
     if any(
         written in _nodes_of(value) for place, value in enumerate(node.args) if place
     ) or written in _nodes_of(node.kwargs):
         return False
     others = [user for user in written.users if user is not node]
-    return all(order[user] < order[node] and not _has_alias(user) for user in others)
+    return all(order[user] < order[node] and not has_alias(user) for user in others)
 
 
 def _nodes_of(value: Any) -> list[Node]:
@@ -74,8 +74,13 @@ def _nodes_of(value: Any) -> list[Node]:
     return found
 
 
-def _has_alias(node: Node) -> bool:
-    """Whether what a node gives may share memory with another tensor."""
+def has_alias(node: Node) -> bool:
+    """Whether what a node gives may share memory with another tensor.
+
+    Args:
+        node:
+            The node.
+    """
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return True
