@@ -64,7 +64,7 @@ class Steps:
 
     Args:
         log:
-            Is told where nobody else listens.
+            Is told where there is no listener.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:

@@ -98,7 +98,7 @@ def _circumstances() -> tuple[Any, ...]:
 
 
 def _kind(value: Any) -> Any:
-    """For what kind of input a program is compiled: all that makes PyTorch compile it anew."""
+    """For what kind of input a program is compiled: all that makes PyTorch compile it again."""
     if isinstance(value, torch.Tensor):
         return (
             value.shape,

@@ -1,4 +1,4 @@
-"""Whenever PyTorch may compile a program anew it does so with integer kernels."""
+"""Whenever PyTorch may compile a program again, it does so with integer kernels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return found
 
 
-def test_what_pytorch_compiles_anew_for_is_another_kind(frozen: list[bool], threads: int) -> None:
+def test_what_pytorch_compiles_again_for_is_another_kind(frozen: list[bool], threads: int) -> None:
     run = compiling.compiled(torch.fx.symbolic_trace(torch.nn.Linear(4, 4)))
     x = torch.zeros(4, 4)
     for other in (x, x.t(), x.clone().requires_grad_(), x[:2], x):
