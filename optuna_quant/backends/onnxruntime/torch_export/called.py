@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NoReturn
 
 import torch
 
@@ -80,7 +81,7 @@ class CalledSession(CalledModule):
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError(f"A quantized model cannot be pickled: {_SAVE}.")
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+    def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
         """There is none.
 
         Raises:
