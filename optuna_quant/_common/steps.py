@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -58,14 +59,60 @@ class LateTeller:
             self._tell(f"{what} ...")
 
 
-_lock = Lock()
-_lasting: list[_Step] = []
-_listeners: list[Callable[[str], None]] = []
-_log = LateTeller(_logger.info)
+class Steps:
+    """The steps that last, and who is told of them.
+
+    Args:
+        log:
+            Is told where there is no listener.
+    """
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._lock = Lock()
+        self._lasting: list[_Step] = []
+        self._listeners: list[Callable[[str], None]] = []
+
+    @contextmanager
+    def doing(self, what: str, *, hides: bool = False) -> Iterator[None]:
+        """See :func:`doing`."""
+        step = _Step(what, hides)
+        try:
+            with self._lock:
+                self._lasting.append(step)
+                self._say()
+            yield
+        finally:
+            with self._lock:
+                self._lasting = [each for each in self._lasting if each is not step]
+                self._say()
+
+    @contextmanager
+    def listening(self, listener: Callable[[str], None]) -> Iterator[None]:
+        """See :func:`listening`."""
+        with self._lock:
+            self._log("")
+            self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+                listener("")
+
+    def _say(self) -> None:
+        listener = self._listeners[-1] if self._listeners else self._log
+        hiding = [step for step in self._lasting if step.hides]
+        shown = (hiding or self._lasting)[-1:]
+        listener(shown[0].what if shown else "")
 
 
-@contextmanager
-def doing(what: str, *, hides: bool = False) -> Iterator[None]:
+_steps = Steps(LateTeller(_logger.info))
+"""Those of this process. There is one, as with logging: what takes long does not know who shows
+it, and is not given it through all that calls it."""
+
+
+def doing(what: str, *, hides: bool = False) -> AbstractContextManager[None]:
     """Say what is done in a block.
 
     Args:
@@ -74,20 +121,10 @@ def doing(what: str, *, hides: bool = False) -> Iterator[None]:
         hides:
             Whether steps within it are not told of.
     """
-    step = _Step(what, hides)
-    with _lock:
-        _lasting.append(step)
-        _say()
-    try:
-        yield
-    finally:
-        with _lock:
-            _lasting[:] = [each for each in _lasting if each is not step]
-            _say()
+    return _steps.doing(what, hides=hides)
 
 
-@contextmanager
-def listening(listener: Callable[[str], None]) -> Iterator[None]:
+def listening(listener: Callable[[str], None]) -> AbstractContextManager[None]:
     """Have somebody else told of steps than the log, while it lasts.
 
     Args:
@@ -95,19 +132,4 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
             Is given what is done, each time that this changes: the step that began last, or an
             empty text.
     """
-    with _lock:
-        _log("")
-        _listeners.append(listener)
-    try:
-        yield
-    finally:
-        with _lock:
-            listener("")
-            _listeners.remove(listener)
-
-
-def _say() -> None:
-    listener = _listeners[-1] if _listeners else _log
-    hiding = [step for step in _lasting if step.hides]
-    shown = (hiding or _lasting)[-1:]
-    listener(shown[0].what if shown else "")
+    return _steps.listening(listener)

@@ -94,3 +94,16 @@ def test_a_log_has_nothing_of_what_is_over_soon(monkeypatch: pytest.MonkeyPatch)
     assert timer is not None
     timer.join()  # It was cancelled.
     assert told == []
+
+
+def test_a_step_whose_listener_fails_is_over() -> None:
+    def fails(what: str) -> None:
+        if what == "compiling":
+            raise ValueError("closed")
+
+    with listening(fails), pytest.raises(ValueError, match="closed"), doing("compiling"):
+        pass
+    told: list[str] = []
+    with listening(told.append), doing("measuring"):
+        pass
+    assert "compiling" not in told

@@ -113,7 +113,7 @@ class SimulatedModel:
         check_names([spec.name for spec in self.inputs], feed, "input")
         tensors = self._program.tensors_of({spec.name: feed[spec.name] for spec in self.inputs})
         found = self.compute(tensors)
-        return [found[name].detach().cpu().numpy() for name in names]
+        return [array_of(found[name]) for name in names]
 
     def compute(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, for the inputs by name."""
@@ -128,6 +128,17 @@ class SimulatedModel:
     def native(self) -> CalledProgram:
         """The model as a module, which takes and returns what the user's module does."""
         return self._called
+
+
+def array_of(tensor: torch.Tensor) -> NDArray[Any]:
+    """An output as an array; of float32 if it is of bfloat16, which NumPy lacks.
+
+    Args:
+        tensor:
+            The output.
+    """
+    known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return known.detach().cpu().numpy()
 
 
 def check_names(wanted: Sequence[str], known: Collection[str], what: str) -> None:

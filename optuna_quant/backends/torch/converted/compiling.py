@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+_REMEMBERED = 4096
+"""Of how many kinds of calls is remembered that the program is compiled for them."""
+
 
 def has_compiler() -> bool:
     """Whether there is a C++ compiler, which PyTorch's compiler needs on the CPU."""
@@ -60,7 +63,7 @@ def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
     seen: set[tuple[Any, ...]] = set()
 
     def run(*args: Any) -> Sequence[Any]:
-        kind = tuple(_kind(each) for each in args)
+        kind = (*_circumstances(), *map(_kind, args))
         with torch.no_grad():
             if kind in seen:
                 return functions[-1](*args)
@@ -77,16 +80,34 @@ def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
                     )
                     functions.append(graph)
                     found = graph(*args)
+            if len(seen) >= _REMEMBERED:
+                seen.clear()
             seen.add(kind)
             return found
 
     return run
 
 
+def _circumstances() -> tuple[Any, ...]:
+    """What a program is compiled for, beside its inputs."""
+    return (
+        torch.is_inference_mode_enabled(),
+        torch.get_num_threads(),
+        torch.is_autocast_enabled("cpu"),
+    )
+
+
 def _kind(value: Any) -> Any:
-    """What a program is compiled for."""
+    """For what kind of input a program is compiled: all that makes PyTorch compile it again."""
     if isinstance(value, torch.Tensor):
-        return value.shape, value.dtype, value.device
+        return (
+            value.shape,
+            value.stride(),
+            value.dtype,
+            value.device,
+            value.requires_grad,
+            value.is_inference(),
+        )
     return type(value), value
 
 

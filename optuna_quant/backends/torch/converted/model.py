@@ -11,15 +11,16 @@ from threading import RLock
 from typing import TYPE_CHECKING
 from typing import Any
 
-import numpy as np
 import torch
 
 from optuna_quant._common.steps import doing
 from optuna_quant.backends.base import ModelLoadError
+from optuna_quant.backends.torch.candidates.simulated import array_of
 from optuna_quant.backends.torch.candidates.simulated import check_names
 from optuna_quant.backends.torch.converted.saving import save_package
 from optuna_quant.backends.torch.converted.saving import save_program
 from optuna_quant.backends.torch.converted.saving import save_state_dict
+from optuna_quant.backends.torch.graph.switched import tensor_of
 from optuna_quant.backends.torch.program.called import CalledProgram
 
 
@@ -147,13 +148,11 @@ class TorchModel:
         check_names(names, self.outputs, "output")
         check_names([spec.name for spec in self.inputs], feed, "input")
         found = self._outputs(self.flat_inputs(feed))
-        return [found[name].cpu().numpy() for name in names]
+        return [array_of(found[name]) for name in names]
 
     def flat_inputs(self, feed: Feed) -> list[Any]:
         """What the program is called with, for an array of each input."""
-        arrays = {spec.name: np.ascontiguousarray(feed[spec.name]) for spec in self.inputs}
-        tensors = {name: torch.from_numpy(each) for name, each in arrays.items()}
-        return self._on_cpu(tensors)
+        return self._on_cpu({spec.name: tensor_of(feed[spec.name]) for spec in self.inputs})
 
     def _on_cpu(self, tensors: Mapping[str, Any]) -> list[Any]:
         """The arguments of the program; copies if it may write into them."""

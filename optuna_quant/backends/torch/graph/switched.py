@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
 
 from optuna_quant.backends.torch.graph.constant_view import constant_view
+from optuna_quant.backends.torch.graph.in_place import has_alias
 from optuna_quant.backends.torch.graph.normal_form import normalize
 from optuna_quant.backends.torch.graph.ops import TorchOp
 from optuna_quant.backends.torch.graph.ops import find_ops
@@ -308,10 +309,7 @@ class SwitchedProgram:
     def tensors_of(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
         """Arrays as tensors, where the program computes."""
         device = self.device
-        return {
-            name: torch.from_numpy(np.ascontiguousarray(array)).to(device)
-            for name, array in feed.items()
-        }
+        return {name: tensor_of(array).to(device) for name, array in feed.items()}
 
     def inputs_of_call(self, tensors: Mapping[str, Any]) -> list[Any]:
         """The arguments of the graph module, from the inputs by name, where it computes.
@@ -330,11 +328,22 @@ class SwitchedProgram:
         return self.form.named_outputs(outputs)
 
 
+def tensor_of(array: NDArray[Any]) -> torch.Tensor:
+    """An array as a tensor, which shares its memory where PyTorch may write into that.
+
+    Args:
+        array:
+            The array.
+    """
+    found = np.ascontiguousarray(array)
+    return torch.from_numpy(found if found.flags.writeable else found.copy())
+
+
 def _copy_written_inputs(graph: Graph) -> None:
-    """Let a program write into a copy where it would write into an input."""
+    """Let a program write into a copy where it would write into an input, or into a view of it."""
+    written = {_written(node) for node in graph.nodes}
     for node in list(graph.nodes):
-        written = [user for user in node.users if writes_in_place(user) and user.args[0] is node]
-        if node.op != "placeholder" or not written:
+        if node.op != "placeholder" or node not in written:
             continue
         readers = list(node.users)
         with graph.inserting_after(node):
@@ -342,6 +351,14 @@ def _copy_written_inputs(graph: Graph) -> None:
         copied.meta.update(node.meta)
         for reader in readers:
             reader.replace_input_with(node, copied)
+
+
+def _written(node: Node) -> Any:
+    """Into what a node writes: the tensor behind the views of it; None if it does not."""
+    target: Any = node.args[0] if node.args and writes_in_place(node) else None
+    while getattr(target, "op", "") == "call_function" and target.args and has_alias(target):
+        target = target.args[0]
+    return target if isinstance(target, torch.fx.Node) else None
 
 
 def _check_buffers(graph: Graph) -> None:
@@ -352,8 +369,8 @@ def _check_buffers(graph: Graph) -> None:
             If it does, so that what a candidate gives would depend on those before it.
     """
     for node in graph.nodes:
-        target: Any = node.args[0] if node.args and writes_in_place(node) else None
-        if getattr(target, "op", "") == "get_attr":
+        target = _written(node)
+        if target is not None and target.op == "get_attr":
             raise ValueError(
                 f"The module writes into {target.target!r} when it is called in evaluation mode, "
                 "so what it gives depends on the calls before. Give a module that keeps no state "

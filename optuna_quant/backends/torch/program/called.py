@@ -58,12 +58,16 @@ class CalledProgram(CalledModule):
         return f"inputs=[{', '.join(inputs)}], outputs=[{', '.join(self._form.output_names)}]"
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """There is none.
+        """There is none; a module that has this one in it gets what it has without it.
 
         Raises:
             TypeError:
-                Always: the weights are in the program, as integers.
+                If it is asked for by itself: the weights are in the program, as integers.
         """
+        # A module gives the dictionary to which each module in it is to add its own.
+        destination = args[0] if args else kwargs.get("destination")
+        if destination is not None:
+            return destination
         raise TypeError(
             "A quantized program has no state_dict: result.model().save_state_dict(path) writes "
             "its integers and scales by the names of your parameters, and result.save(path) what "

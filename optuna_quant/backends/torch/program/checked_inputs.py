@@ -29,7 +29,7 @@ def checked_inputs(tensors: Mapping[str, Any], specs: Sequence[InputSpec]) -> di
         TypeError:
             If one is no tensor, or of floats where others are needed.
         ValueError:
-            If one has another shape.
+            If one has another shape, or integers that the program's type does not hold.
     """
     found = dict(tensors)
     sizes: dict[str, tuple[int, str]] = {}
@@ -53,12 +53,23 @@ def _of_dtype(value: torch.Tensor, spec: InputSpec) -> torch.Tensor:
     if value.dtype == wanted:
         return value
     if not value.is_floating_point() and not wanted.is_floating_point:
-        return value.to(wanted)
+        return _narrowed(value, wanted, spec)
     name, given = str(wanted).removeprefix("torch."), str(value.dtype).removeprefix("torch.")
     raise TypeError(
         f"Input {spec.name!r} must be of {name}, but is of {given}: give it with "
         f".to(torch.{name})."
     )
+
+
+def _narrowed(value: torch.Tensor, wanted: torch.dtype, spec: InputSpec) -> torch.Tensor:
+    found = value.to(wanted)
+    # Back in its own type it is the same if each value fits.
+    if not torch.equal(found.to(value.dtype), value):
+        name = str(wanted).removeprefix("torch.")
+        raise ValueError(
+            f"Input {spec.name!r} must be of {name}, but has values that do not fit into it."
+        )
+    return found
 
 
 def _check_shape(value: torch.Tensor, spec: InputSpec, sizes: dict[str, tuple[int, str]]) -> None:

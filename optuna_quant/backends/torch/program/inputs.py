@@ -26,6 +26,10 @@ def input_specs(exported: ModuleProgram) -> tuple[InputSpec, ...]:
     Args:
         exported:
             The program.
+
+    Raises:
+        ValueError:
+            If one is of a type that NumPy lacks.
     """
     return specs_of(exported.program, exported.form)
 
@@ -38,6 +42,10 @@ def specs_of(program: ExportedProgram, form: CallForm) -> tuple[InputSpec, ...]:
             The program, or one that was made of it.
         form:
             How the module is called.
+
+    Raises:
+        ValueError:
+            If one is of a type that NumPy lacks.
     """
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     names: dict[str, str] = {}
@@ -49,7 +57,7 @@ def specs_of(program: ExportedProgram, form: CallForm) -> tuple[InputSpec, ...]:
                 size if isinstance(size, int) else _axis(str(size), axis, names)
                 for axis, size in enumerate(value.shape)
             )
-            found.append(InputSpec(place, _dtype(value.dtype), shape))
+            found.append(InputSpec(place, _dtype(value.dtype, place), shape))
     return tuple(found)
 
 
@@ -62,5 +70,13 @@ def _axis(symbol: str, axis: int, names: dict[str, str]) -> str:
     return names[symbol]
 
 
-def _dtype(dtype: torch.dtype) -> np.dtype[np.generic]:
-    return np.dtype(torch.zeros(0, dtype=dtype).numpy().dtype)
+def _dtype(dtype: torch.dtype, name: str) -> np.dtype[np.generic]:
+    try:
+        return np.dtype(torch.zeros(0, dtype=dtype).numpy().dtype)
+    except TypeError:
+        given = str(dtype).removeprefix("torch.")
+        raise ValueError(
+            f"Input {name!r} is of {given}, which NumPy lacks, so there are no arrays to "
+            "calibrate with: give the example with .to(torch.float32), and a module that takes "
+            f"it so, which may convert it to {given} in its forward."
+        ) from None

@@ -7,8 +7,11 @@ import hashlib
 import io
 import os
 from pathlib import Path
+import shutil
 import tempfile
+from threading import Lock
 from typing import TYPE_CHECKING
+import weakref
 
 import torch
 
@@ -28,12 +31,17 @@ _DIGEST = 32
 
 
 class KeptTrainings:
-    """What was trained, in files of this process and, if there is one, where all workers look."""
+    """What was trained, in files of this process and, if there is one, where all workers look.
+
+    The files are in a temporary folder until the object or the process ends. None is dropped
+    before: another training would take as long again, and may give other weights.
+    """
 
     def __init__(self) -> None:
         self.shared: KeepsParts | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         self._process = os.getpid()
+        self._lock = Lock()
 
     def get(self, name: str, compute: Callable[[], bytes], *, nbytes: int) -> bytes:
         """What is kept under a name: the first that was kept by any worker, or computed now.
@@ -68,11 +76,19 @@ class KeptTrainings:
         return compute()
 
     def _path(self, name: str) -> Path:
-        if self._folder is None or self._process != os.getpid():
-            # A process that was forked has its own: each removes its folder when it ends.
-            self._folder = tempfile.TemporaryDirectory(prefix="optuna_quant_")
-            self._process = os.getpid()
-        return Path(self._folder.name, hashlib.sha256(name.encode()).hexdigest())
+        with self._lock:
+            if self._folder is None or self._process != os.getpid():
+                # A process that was forked has its own: each removes its folder when it ends.
+                self._folder = Path(tempfile.mkdtemp(prefix="optuna_quant_"))
+                self._process = os.getpid()
+                weakref.finalize(self, _remove, self._folder, self._process)
+            return self._folder / hashlib.sha256(name.encode()).hexdigest()
+
+
+def _remove(folder: Path, process: int) -> None:
+    """Remove the folder of a process, unless this is another one, which was forked from it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _with_digest(data: bytes) -> bytes:
