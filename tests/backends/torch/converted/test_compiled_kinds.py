@@ -37,7 +37,6 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(torch, "compile", compile)
     monkeypatch.setattr(compiling, "has_compiler", lambda: True)
-    monkeypatch.setattr(compiling, "load_passes", lambda: None)
     return found
 
 
