@@ -167,6 +167,13 @@ class Samples:
         """
         return first_batch(self.to_run_on(data, purpose), self.latency_batch_size)
 
+    def latency_feed(self) -> tuple[int, Feed] | None:
+        """How many samples the batch of :meth:`to_time` has, and the batch; None without data."""
+        if self.calibration is None:
+            return None
+        batch = self.to_time(None, "Measuring times")
+        return batch.samples, batch.feed
+
     def preview(self, samples: int) -> tuple[int, list[Feed]] | None:
         """The first batches of the calibration data; None if there are none.
 

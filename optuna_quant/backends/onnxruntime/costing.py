@@ -89,11 +89,7 @@ class CostingBackend(BackendTopic):
             How many they are, ``latency_batch_size`` or more where samples cannot be taken apart,
             and an array for each input; :obj:`None` without calibration data.
         """
-        samples = self._parts.samples
-        if samples.calibration is None:
-            return None
-        batch = samples.to_time(None, "Measuring times")
-        return batch.samples, batch.feed
+        return self._parts.samples.latency_feed()
 
     def _cost_source(self, data: object, *, calibrate: bool = False) -> CostSource:
         with self._lock:

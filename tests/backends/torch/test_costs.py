@@ -11,6 +11,7 @@ from torch_modules import randomized
 from torch_modules import samples
 
 from optuna_quant.backends.torch import TorchBackend
+from optuna_quant.backends.torch.costs.latency import form_of
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -136,3 +137,19 @@ def test_without_data_the_size_alone_is_known() -> None:
     assert given.table("multiply_adds").cost(backend.tuning_space().fp32()) == 240
     assert given.conditions["batch"] == "1"
     assert given.conditions["inputs"] == "input 1x40"
+
+
+def test_options_of_one_kernel_have_one_form() -> None:
+    backend = TorchBackend(randomized(nn.Linear(64, 16)), samples(2, 64), approach="weight_only")
+    wish = {"weight": {"bits": [8, 4], "scheme": ["sym", "asym"]}}
+    space = backend.tuning_space(op_type_dict={"Linear": wish})
+    forms: dict[str, set[str]] = {}
+    for option in space.tunables[0].options:
+        if option.mode == "weight_only" and option.weight is not None:
+            forms.setdefault(form_of(option), set()).add(option.weight.scheme)
+    # The kernel for 8 bits takes neither zero points nor groups; that for 4 bits takes both.
+    assert forms == {
+        "weight_only 8": {"sym"},
+        "weight_only 8 groups": {"sym", "asym"},
+        "weight_only 4 groups": {"sym", "asym"},
+    }

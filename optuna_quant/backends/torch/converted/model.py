@@ -167,7 +167,7 @@ class TorchModel:
         """The outputs by name, for the inputs by name."""
         if self._watch is not None:
             given = {n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}
-            self._watch({name: each.detach().cpu().numpy() for name, each in given.items()})
+            self._watch({name: array_of(each) for name, each in given.items()})
         return self._outputs(self._on_cpu(tensors))
 
     def _outputs(self, inputs: Sequence[Any]) -> dict[str, torch.Tensor]:

@@ -95,10 +95,10 @@ def latency_table(
 
 
 def form_of(option: OpConfig) -> str:
-    """What decides which kernel runs an op: the mode, and the bits of weights alone."""
-    if option.mode == "weight_only" and option.weight is not None:
-        whole = "" if option.weight.group_size is None else " groups"
-        return f"weight_only {option.weight.bits}{whole}"
+    """What decides which kernel runs an op: the mode, and the form of weights alone."""
+    weight = option.weight
+    if option.mode == "weight_only" and weight is not None:
+        return f"weight_only {weight.bits}{'' if weight.group_size is None else ' groups'}"
     return option.mode
 
 

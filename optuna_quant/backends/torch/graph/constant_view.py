@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
-from typing import TYPE_CHECKING
 from typing import Any
 
 import torch
-
-
-if TYPE_CHECKING:
-    pass
 
 
 _ATEN: Any = torch.ops.aten
