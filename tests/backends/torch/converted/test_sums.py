@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchao")
 
+from optuna_quant.backends.base import OpRuns  # noqa: E402
 from optuna_quant.backends.torch import TorchBackend  # noqa: E402
 from optuna_quant.backends.torch.converted.compiling import has_compiler  # noqa: E402
 from optuna_quant.space.config import QuantConfig  # noqa: E402
@@ -118,3 +119,13 @@ def test_a_kernel_still_adds_what_nothing_else_needs(name: str) -> None:
     targets = [str(node.target) for node in converted.program.graph.graph.nodes]
     assert sum("qlinear_pointwise.binary" in each for each in targets) == 1
     _check(converted.native(), backend.simulated(config).native()(x), x)
+
+
+def test_an_addition_that_became_a_difference_has_a_kernel() -> None:
+    torch.manual_seed(0)
+    net, x = Net(SUMS["input"]), torch.randn(4, 16)
+    backend = TorchBackend(net, x, calibration_data=x.numpy())
+    space = backend.tuning_space(op_types="all", op_name_dict={"Add": {"mode": ["fp32"]}})
+    runs = backend.executed(space.default())
+    assert runs["lin"].kernel == "onednn.qlinear_pointwise"
+    assert runs["Add"] == OpRuns("aten.sub", integer=False)
