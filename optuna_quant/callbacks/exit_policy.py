@@ -542,6 +542,11 @@ def _fallback(candidate: Candidate) -> str:
 
 
 def _warn_without_baseline(study: optuna.Study, trials: list[FrozenTrial]) -> None:
+    sampler = study.sampler
+    if isinstance(sampler, QuantSampler) and (
+        sampler.criterion is not None or sampler.owes_baseline(study)
+    ):
+        return  # It measures the baseline, or says itself why there is none.
     if get_baseline(study) is None and not any(
         trial.state == TrialState.RUNNING for trial in trials
     ):

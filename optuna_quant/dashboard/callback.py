@@ -181,5 +181,5 @@ def legacy_constraints(constraints: Mapping[str, float]) -> list[float]:
 
     They have the same values as those that Optuna 5 reads, so what is feasible is the same.
     """
-    names = (record.ACCURACY, record.QUANTIZED)
+    names = (record.ACCURACY, record.QUANTIZED, record.UNJUDGED)
     return [float(constraints[name]) for name in names if name in constraints]

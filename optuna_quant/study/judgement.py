@@ -1,6 +1,6 @@
 """Judge a trial and write the judgement; no other module does.
 
-What is written are two constraints, by which Optuna sees what is feasible (``study.best_trial``
+What is written are constraints, by which Optuna sees what is feasible (``study.best_trial``
 is the feasible trial with the best metric), and the user attributes ``loss``, ``met`` and
 ``evidence``, for people. The answer of a search is worked out from metrics and the baseline
 (:mod:`optuna_quant.selection.answer`), so that a judgement decides nothing but what Optuna itself
@@ -34,6 +34,8 @@ class Judgement:
             By how much the metric is worse than the worst that meets the criterion.
         is_quantized:
             Whether the model has a quantized op; otherwise it is no answer.
+        is_unjudged:
+            Whether the trial has ended without a baseline: then it is not feasible.
         loss:
             The loss against the baseline.
         met:
@@ -46,6 +48,7 @@ class Judgement:
 
     violation: float | None = None
     is_quantized: bool | None = None
+    is_unjudged: bool = False
     loss: float | None = None
     met: bool | None = None
     evidence: Evidence | None = None
@@ -59,6 +62,8 @@ class Judgement:
             found[record.ACCURACY] = self.violation
         if self.is_quantized is not None:
             found[record.QUANTIZED] = 0.0 if self.is_quantized else 1.0
+        if self.is_unjudged:
+            found[record.UNJUDGED] = 1.0
         return found
 
     @property

@@ -90,6 +90,9 @@ ACCURACY = "accuracy"
 """By how much the metric is worse than the worst that meets the criterion."""
 QUANTIZED = "quantized"
 """1 for a model without any quantized op, which is the baseline and no answer."""
+UNJUDGED = "unjudged"
+"""1 for a trial that ended when there was no baseline to judge it by; nothing reads it but Optuna,
+for which a trial without constraints is feasible."""
 
 # User attributes of a study.
 BASELINE = "optuna_quant:baseline"

@@ -240,6 +240,7 @@ def _check_trial(one: _Trial) -> None:
         record.RESUMED: is_number,
         f"{_CONSTRAINTS}{record.ACCURACY}": _is_number,
         f"{_CONSTRAINTS}{record.QUANTIZED}": lambda value: value in (0, 1),
+        f"{_CONSTRAINTS}{record.UNJUDGED}": lambda value: value == 1,
     }
     for attrs, checks in ((trial.user_attrs, user), (trial.system_attrs, system)):
         for attribute, check in checks.items():

@@ -57,15 +57,17 @@ class QuantSampler(BaseSampler, abc.ABC):
     trials, and of trials whose worker has died, go back into the pool; a death is noticed at once
     on the same machine, and otherwise when the trial has had no heartbeat for ``claim_timeout``.
 
-    The first trial evaluates the FP32 model, as the study's baseline, if the space has it.
-    Parameters that are not the space's get their value from ``independent_sampler``.
+    The first trial evaluates the FP32 model, as the study's baseline, if the space has it; the
+    next one again, if that trial is pruned or fails. Parameters that are not the space's get their
+    value from ``independent_sampler``.
 
     Args:
         space:
             The tuning space.
         criterion:
             When a metric is good enough. If given, it is written to each trial as a constraint
-            (unless the objective has done so), and the study records it at its first trial, for
+            (unless the objective has done so; a trial that ends without a baseline is
+            infeasible), and the study records it at its first trial, for
             what reads the storage alone. The metric is the first objective of the study, whose
             direction must agree.
         independent_sampler:
@@ -75,7 +77,8 @@ class QuantSampler(BaseSampler, abc.ABC):
         baseline:
             Whether the first trial evaluates the FP32 model.
         max_failures:
-            After how many failed evaluations a configuration is abandoned.
+            After how many failed evaluations a configuration is abandoned; the FP32 model also
+            after so many trials that were pruned.
         max_deaths:
             After how many trials that ended with their worker (killed, out of memory, machine
             lost) a configuration is abandoned.
@@ -191,6 +194,14 @@ class QuantSampler(BaseSampler, abc.ABC):
                 The number of the trial.
         """
         return self._session(study).stopped_after == number
+
+    def owes_baseline(self, study: optuna.Study) -> bool:
+        """Whether a trial that is still to come has to evaluate the FP32 model.
+
+        One that was pruned, or has failed, is repeated up to ``max_failures`` times.
+        """
+        with self._refreshed(study) as session:
+            return session.owes_baseline()
 
     def is_first(self, study: optuna.Study, number: int) -> bool:
         """Whether a running trial of this process evaluates what no trial had evaluated before.

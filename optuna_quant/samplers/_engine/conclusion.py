@@ -6,6 +6,7 @@ from dataclasses import replace
 import time
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._engine.session import StudySession
     from optuna_quant.space.config import QuantConfig
 
+
+_logger = get_logger(__name__)
 
 _BASELINE_TIMEOUT_SECONDS = 600.0
 
@@ -68,6 +71,10 @@ def conclude(
         config = _conclude(study, trial, state, values, session)
         if config is not None and values and constrains(study):
             _judge(study, trial, config, values[0], session)
+        elif session.criterion is not None and session.gives_up_baseline(
+            study, trial, state, values
+        ):
+            session.say_once("no baseline", lambda: _warn_of_no_baseline(study, session))
     finally:
         # Not before: it may have had to wait for the baseline.
         session.end(trial.number)
@@ -94,7 +101,9 @@ def _conclude(
         return None
     if key is None or not values:
         if claimed is not None:
-            session.warn_once(lambda: warn_of_other_parameters(study, trial, space))
+            session.say_once(
+                "other parameters", lambda: warn_of_other_parameters(study, trial, space)
+            )
         return None
     if key == space.fp32().key:
         propose_baseline(study, Baseline(values[0], trial.number))
@@ -110,16 +119,32 @@ def _judge(
     metric: float,
     session: StudySession,
 ) -> None:
-    """Write the criterion as a constraint if it is not there."""
+    """Write the criterion as a constraint if it is not there.
+
+    A trial that cannot be judged is infeasible for Optuna, which would take it for the best.
+    """
     # What it does not say of quantized models is said by the objective, or is no constraint.
     judgement = Judgement(is_quantized=None if config.quantized_ops else False)
     criterion = session.criterion
     if criterion is not None and TrialView(trial).violation is None:
         baseline = _await_baseline(study, session)
-        if baseline is not None:
+        if baseline is None:
+            judgement = replace(judgement, is_unjudged=True)
+            if not session.owes_baseline():
+                session.say_once("no baseline", lambda: _warn_of_no_baseline(study, session))
+        else:
             violation = criterion.violation(metric, baseline.value)
             judgement = replace(judgement, violation=violation)
     write_judgement(judgement, StoredTrialWriter(study, trial))
+
+
+def _warn_of_no_baseline(study: optuna.Study, session: StudySession) -> None:
+    _logger.warning(
+        f"No trial of the study {study.study_name!r} can be held against the criterion, so none "
+        f"is feasible: it has no baseline, since {session.why_no_baseline(study)} "
+        "optuna_quant.selection.best_met_trial then judges all trials, study.best_trial those "
+        "that end afterwards."
+    )
 
 
 def _await_baseline(study: optuna.Study, session: StudySession) -> Baseline | None:
@@ -134,6 +159,14 @@ def _await_baseline(study: optuna.Study, session: StudySession) -> Baseline | No
         # What this very thread has asked for and not told cannot end while we wait.
         late = time.monotonic() > deadline
         if worker in (None, this_worker()) or (late and is_this_process(worker)):
-            return get_baseline(study)
+            return get_baseline(study) or _baseline_of_record(study, session)
         backoff()
     return baseline
+
+
+def _baseline_of_record(study: optuna.Study, session: StudySession) -> Baseline | None:
+    """The baseline as another sampler's trial of the FP32 model has found it, now the study's."""
+    found = session.history.fp32
+    if found is None or found.value is None:
+        return None
+    return propose_baseline(study, Baseline(found.value, found.number))

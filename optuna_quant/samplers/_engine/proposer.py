@@ -21,6 +21,7 @@ from optuna_quant.study.started_trial import StartedTrial
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.samplers._engine.owed_baseline import OwedBaseline
     from optuna_quant.samplers._engine.policy import Policy
     from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
@@ -35,8 +36,8 @@ class Proposer:
             The tuning space.
         policy:
             What the sampler wants evaluated.
-        measures_baseline:
-            Whether the first trial evaluates the FP32 model.
+        baseline:
+            The trial of the FP32 model, which comes first.
         seed:
             The seed of the order of what is given when nothing else is left.
         should_wait:
@@ -49,7 +50,7 @@ class Proposer:
         space: TuningSpace,
         policy: Policy,
         *,
-        measures_baseline: bool,
+        baseline: OwedBaseline,
         seed: int,
         should_wait: Callable[[Iterable[int], TrialHistory], bool],
     ) -> None:
@@ -57,7 +58,7 @@ class Proposer:
         self._space = space
         self._distributions = space.distributions()
         self._fp32 = space.fp32()
-        self._measures_baseline = measures_baseline
+        self.baseline = baseline
         self._should_wait = should_wait
         self._spare = Enumeration(
             space,
@@ -68,7 +69,7 @@ class Proposer:
 
     def is_over(self, history: TrialHistory) -> bool:
         """Whether the sampler has nothing left to evaluate."""
-        return not self._owes_baseline(history) and self.policy.is_over(history)
+        return not self.baseline.is_open(history) and self.policy.is_over(history)
 
     def leaves_open(self, trial: FrozenTrial) -> bool:
         """Whether a trial from the queue fixes other parameters and no configuration."""
@@ -93,7 +94,7 @@ class Proposer:
         return Proposal(config, stage, forced=True)
 
     def _free(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
-        if self._owes_baseline(history) and self._fp32.key not in claimed:
+        if self.baseline.is_open(history) and self._fp32.key not in claimed:
             return Proposal(self._fp32, record.BASELINE_STAGE)
         proposal = self.policy.next(history, claimed)
         if proposal is not None:
@@ -121,6 +122,3 @@ class Proposer:
                 if other.is_complete and not other.is_substitute:
                     return self._space.config_from_params(other.params)
         return default
-
-    def _owes_baseline(self, history: TrialHistory) -> bool:
-        return self._measures_baseline and self._fp32.key not in history.outcomes

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant.samplers._engine.reports import Speculation
 from optuna_quant.study import record
+from optuna_quant.study.baseline import measures_baseline
 from optuna_quant.study.baseline import who_measures
 from optuna_quant.study.claims import ClaimQueue
 from optuna_quant.study.claims import is_claimed_twice
@@ -93,7 +94,7 @@ class StudySession:
         self._heartbeats = TrialHeartbeats(study, claim_timeout, self._monitor)
         self._queue = ClaimQueue(self.look, grace_period=grace_period)
         self._configs: dict[int, QuantConfig] = {}  # By trial, from the claim to the trial's end.
-        self._has_warned = False
+        self._said: set[str] = set()
         self.stopped_after: int | None = None
         """The number of the trial at whose end the sampler has stopped the study, and said so."""
         self._new: set[int] = set()  # The trials among them that evaluate something new.
@@ -140,6 +141,39 @@ class StudySession:
         """The worker that evaluates the FP32 model now; :obj:`None` if none that lives does."""
         with self._lock:
             return who_measures(self.look(study).values(), self.space.fp32().key)
+
+    def owes_baseline(self) -> bool:
+        """Whether a trial that is still to come has to evaluate the FP32 model."""
+        return self._proposer.baseline.is_open(self.history)
+
+    def gives_up_baseline(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> bool:
+        """Whether a trial that ends was the last attempt at a baseline, and the study has none.
+
+        Args:
+            study:
+                The study.
+            trial:
+                The trial.
+            state:
+                How it ends.
+            values:
+                What it found.
+        """
+        if state == TrialState.COMPLETE or not measures_baseline(trial, self.space.fp32().key):
+            return False
+        with self._lock:
+            self.history.take_ahead(study, trial.number, state, values)
+            return not self.owes_baseline() and self.history.baseline is None
+
+    def why_no_baseline(self, study: optuna.Study) -> str:
+        """Why the study has no baseline and the sampler measures none, and what to do."""
+        return self._proposer.baseline.why_missing(study, self.history)
 
     def is_over(self) -> bool:
         """Whether the sampler has nothing left to evaluate."""
@@ -188,12 +222,20 @@ class StudySession:
         """The configuration that a running trial of this process has claimed."""
         return self._configs.get(number)
 
-    def warn_once(self, warn: Callable[[], None]) -> None:
-        """Say what holds for every trial of the study: once in this process."""
+    def say_once(self, what: str, say: Callable[[], None]) -> None:
+        """Say what holds for every trial of the study: once in this process.
+
+        Args:
+            what:
+                The kind of what is said.
+            say:
+                Says it.
+        """
         with self._lock:
-            has_warned, self._has_warned = self._has_warned, True
-        if not has_warned:
-            warn()
+            is_new = what not in self._said
+            self._said.add(what)
+        if is_new:
+            say()
 
     # One trial, from its start to its end.
 

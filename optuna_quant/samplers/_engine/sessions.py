@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from optuna_quant import _optuna
+from optuna_quant.samplers._engine.owed_baseline import OwedBaseline
 from optuna_quant.samplers._engine.proposer import Proposer
 from optuna_quant.samplers._engine.session import StudySession
 from optuna_quant.samplers._engine.trial_history import TrialHistory
@@ -126,7 +127,7 @@ def start_session(
     proposer = Proposer(
         space,
         make_policy(history),
-        measures_baseline=measures_baseline,
+        baseline=OwedBaseline(space, measures=measures_baseline, max_attempts=limits.max_failures),
         seed=seed,
         should_wait=should_wait,
     )

@@ -136,6 +136,7 @@ class TrialHistory:
         self._unfinished: set[int] = set()
         self._outcomes: dict[str, Outcome] = {}
         self._failures: dict[tuple[str, bool], int] = {}
+        self._pruned_baselines = 0
         self._abandoned: dict[str, Abandoned] = {}
         self.running: dict[int, FrozenTrial] = {}
         self.longest = 0.0
@@ -171,8 +172,21 @@ class TrialHistory:
             self._baseline = None if stored is None else stored.value
         if self._baseline is not None:
             return self._baseline
+        outcome = self.fp32
+        return None if outcome is None else outcome.value
+
+    @property
+    def fp32(self) -> Outcome | None:
+        """What a complete trial of the FP32 model has found, if there is one."""
         outcome = self._outcomes.get(self._baseline_key)
-        return None if outcome is None or outcome.is_substitute else outcome.value
+        if outcome is None or outcome.is_substitute or not outcome.is_complete:
+            return None  # What a pruned one has reported last is no metric.
+        return outcome
+
+    @property
+    def baseline_attempts(self) -> int:
+        """How many trials of the FP32 model were pruned, or failed by themselves."""
+        return self._pruned_baselines + self._failures.get((self._baseline_key, True), 0)
 
     @property
     def threshold(self) -> float | None:
@@ -263,6 +277,7 @@ class TrialHistory:
             if key is not None and not forgiven and not view.is_interrupted:
                 self._fail(key, view)
         elif key is not None:
+            self._pruned_baselines += key == self._baseline_key and not view.is_complete
             self._settle(self._outcome(key, view))
             if claim is not None and claim.key != key:
                 # Another sampler decided on the parameters (PartialFixedSampler does): what was
