@@ -36,8 +36,10 @@ from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.criterion import is_other_criterion
 from optuna_quant.study.criterion import keep_criterion
 from optuna_quant.study.criterion import recorded_criterion
+from optuna_quant.study.criterion import warn_of_other_criterion
 from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.repeated_failures import RepeatedFailure
 from optuna_quant.study.repeated_failures import repeated_failure
@@ -168,6 +170,7 @@ class ExitPolicy:
         self._objective = as_objective(objective)
         self._stop_at_first = timeout == 0 if stop_at_first is None else stop_at_first
         self._no_gain: str | None = None
+        self._told: set[str] = set()  # Studies of which it was said that they had another one.
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -323,13 +326,25 @@ class ExitPolicy:
             try_single_ops(study, failure, study.sampler.space)
 
     def _check_judge(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Refuse an objective that judges by another criterion; the first trial tells."""
+        """Refuse an objective that judges by another criterion; the first trial tells.
+
+        Where neither the objective nor the sampler judges, say that the study began with another.
+        """
         view = TrialView(trial)
         if not view.is_judged:
+            if criterion_of(study.sampler) is None and is_other_criterion(study, self._criterion):
+                self._tell_of_other_criterion(study)
             return
         judge = view.judged_by or recorded_criterion(study)
         if judge is not None:
             check_one_criterion(exit_policy=self._criterion, objective=judge)
+
+    def _tell_of_other_criterion(self, study: optuna.Study) -> None:
+        with self._lock:
+            is_new = study.study_name not in self._told
+            self._told.add(study.study_name)
+        if is_new:
+            warn_of_other_criterion(study, self._criterion)
 
     def trials_left(
         self, study: optuna.Study, trials: Iterable[FrozenTrial] | None = None

@@ -21,6 +21,7 @@ from optuna_quant.pruners._scores import UnitScores
 from optuna_quant.pruners._trial_test import Reference
 from optuna_quant.pruners._trial_test import TrialTest
 from optuna_quant.pruners._watched import Watched
+from optuna_quant.samplers._engine.contract import criterion_of
 from optuna_quant.sequential import Decision
 from optuna_quant.sequential.methods import check_error_probability
 from optuna_quant.sequential.methods import check_method
@@ -28,6 +29,8 @@ from optuna_quant.sequential.uniform_threshold import PartialSum
 from optuna_quant.sequential.uniform_threshold import mean_bounds
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.criterion import is_other_criterion
+from optuna_quant.study.criterion import warn_of_other_criterion
 from optuna_quant.study.evidence import Evidence
 from optuna_quant.study.judgement import Judgement
 from optuna_quant.study.judgement import write_judgement
@@ -164,6 +167,7 @@ class AccuracyPruner(BasePruner):
         self._tests: OrderedDict[int, TrialTest] = OrderedDict()
         self._known: _KnownReference | None = None
         self._has_told = False
+        self._has_told_of_other = False
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial does not meet the criterion, as far as the evidence goes.
@@ -178,6 +182,7 @@ class AccuracyPruner(BasePruner):
         baseline = get_baseline(study)
         if baseline is None:
             self._tell(study, trial, _NO_BASELINE)
+        self._tell_of_other_criterion(study)
         if baseline is None or TrialView(trial).is_baseline or trial.number == baseline.trial:
             return False
         reference = self._reference(study, baseline)
@@ -217,6 +222,14 @@ class AccuracyPruner(BasePruner):
             return
         self._has_told = True
         _logger.warning(f"AccuracyPruner prunes nothing in the study {study.study_name!r}: {why}")
+
+    def _tell_of_other_criterion(self, study: optuna.Study) -> None:
+        """Say once that the study began with another one, unless its sampler says so itself."""
+        if self._has_told_of_other or criterion_of(study.sampler) is not None:
+            return
+        if is_other_criterion(study, self._criterion):
+            self._has_told_of_other = True
+            warn_of_other_criterion(study, self._criterion)
 
     def watch(self, trial: optuna.Trial) -> Watched:
         """What decides in the objective itself; also in studies with several objectives.

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import re
 from typing import TYPE_CHECKING
 
-from optuna.logging import get_logger
-
 from optuna_quant.backends.base import HasSignature
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.study.criterion import is_other_criterion
 from optuna_quant.study.criterion import keep_criterion
-from optuna_quant.study.criterion import recorded_criterion
+from optuna_quant.study.criterion import warn_of_other_criterion
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.space_signature import check_space
 from optuna_quant.study.trial_view import views
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.space.space import TuningSpace
 
-
-_logger = get_logger(__name__)
 
 _ARITHMETIC = "arithmetic"
 _ALGORITHMS = "algorithms"
@@ -69,13 +66,8 @@ def check_continued(
         _check_signature(study, known, signature)
     check_space(study, space)
     keep_criterion(study, criterion)
-    judged = recorded_criterion(study)
-    if judged != criterion:
-        _logger.warning(
-            f"The study {study.study_name!r} was started with another criterion "
-            f"({judged}). Its trials are judged by the new one here, but "
-            "study.best_trial still goes by the old one for trials that have ended."
-        )
+    if is_other_criterion(study, criterion):
+        warn_of_other_criterion(study, criterion)
 
 
 def signature_of_models(backend: Backend, space: TuningSpace) -> dict[str, str]:

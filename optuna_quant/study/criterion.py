@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
 from optuna.study import StudyDirection
 
 from optuna_quant.criteria import AccuracyCriterion
@@ -13,6 +14,9 @@ from optuna_quant.study import record
 
 if TYPE_CHECKING:
     import optuna
+
+
+_logger = get_logger(__name__)
 
 
 def keep_criterion(study: optuna.Study, criterion: AccuracyCriterion) -> None:
@@ -26,6 +30,35 @@ def keep_criterion(study: optuna.Study, criterion: AccuracyCriterion) -> None:
     """
     if study.user_attrs.get(record.CRITERION) is None:
         study.set_user_attr(record.CRITERION, asdict(criterion))
+
+
+def warn_of_other_criterion(study: optuna.Study, criterion: AccuracyCriterion) -> None:
+    """Say that a study is continued with another criterion than it was started with.
+
+    Args:
+        study:
+            The study.
+        criterion:
+            When a metric is good enough from now on.
+    """
+    _logger.warning(
+        f"The study {study.study_name!r} was started with another criterion "
+        f"({recorded_criterion(study)}; now: {criterion}). Its trials are judged by the new one "
+        "here, but study.best_trial still goes by the old one for trials that have ended; "
+        "best_met_trial(study, criterion) goes by the one that it is given."
+    )
+
+
+def is_other_criterion(study: optuna.Study, criterion: AccuracyCriterion) -> bool:
+    """Whether a study was started with another criterion.
+
+    Args:
+        study:
+            The study.
+        criterion:
+            When a metric is good enough.
+    """
+    return recorded_criterion(study) not in (None, criterion)
 
 
 def recorded_criterion(study: optuna.Study) -> AccuracyCriterion | None:

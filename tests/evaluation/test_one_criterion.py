@@ -60,7 +60,8 @@ def search(
     ("given", "first", "second", "evaluated"),
     [
         ({"sampler": LOOSE}, "objective", "sampler", 0),
-        ({"pruner": LOOSE}, "objective", "pruner", 0),
+        ({"pruner": LOOSE}, "sampler", "pruner", 0),
+        ({"pruner": LOOSE, "sampler": None}, "objective", "pruner", 0),
         ({"sampler": LOOSE, "policy": LOOSE}, "objective", "sampler", 0),
         ({"objective": LOOSE}, "objective", "sampler", 0),
         # The callback is first called after the FP32 model.

@@ -17,8 +17,10 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
+from optuna_quant.criteria import check_one_criterion
 from optuna_quant.samplers._engine.arguments import check_types
 from optuna_quant.samplers._engine.conclusion import conclude
+from optuna_quant.samplers._engine.contract import criterion_of
 from optuna_quant.samplers._engine.keywords import refuse_unknown
 from optuna_quant.samplers._engine.limits import Limits
 from optuna_quant.samplers._engine.policy import Policy
@@ -250,6 +252,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             self._independent.before_trial(study, trial)
             started = time.monotonic()
             whole = _optuna.whole_study(study)
+            check_one_criterion(sampler=self._criterion, pruner=criterion_of(study.pruner))
             announce(whole, trial)  # Before anything that takes time: the others wait for it.
             warn_of_unknown_names(trial, self._space)
             self._session(whole).start(whole, trial, started)

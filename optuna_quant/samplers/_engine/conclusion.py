@@ -14,6 +14,8 @@ from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.baseline import propose_baseline
+from optuna_quant.study.criterion import is_other_criterion
+from optuna_quant.study.criterion import warn_of_other_criterion
 from optuna_quant.study.foreign import warn_of_other_parameters
 from optuna_quant.study.judgement import Judgement
 from optuna_quant.study.judgement import write_judgement
@@ -126,7 +128,8 @@ def _judge(
     # What it does not say of quantized models is said by the objective, or is no constraint.
     judgement = Judgement(is_quantized=None if config.quantized_ops else False)
     criterion = session.criterion
-    if criterion is not None and TrialView(trial).violation is None:
+    view = TrialView(trial)
+    if criterion is not None and view.violation is None:
         baseline = _await_baseline(study, session)
         if baseline is None:
             judgement = replace(judgement, is_unjudged=True)
@@ -135,6 +138,9 @@ def _judge(
         else:
             violation = criterion.violation(metric, baseline.value)
             judgement = replace(judgement, violation=violation)
+        if not view.is_judged and is_other_criterion(study, criterion):
+            session.say_once("criterion", lambda: warn_of_other_criterion(study, criterion))
+            judgement = replace(judgement, judged_by=criterion)
     write_judgement(judgement, StoredTrialWriter(study, trial))
 
 
