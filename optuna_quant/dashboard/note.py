@@ -26,6 +26,7 @@ _HEADLINES = {
     Outcome.NOT_FULLY_EVALUATED: "Not fully evaluated: no model met the criterion on all samples",
     Outcome.NO_GAIN: "No gain: no quantized model is predicted to be better than FP32",
     Outcome.NOTHING: "No quantized model is evaluated yet",
+    Outcome.NOT_JUDGED: "No model can be judged: the metric of FP32 is not known",
 }
 
 

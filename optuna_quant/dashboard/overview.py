@@ -51,6 +51,7 @@ class Outcome(enum.StrEnum):
     NOT_FULLY_EVALUATED = "not fully evaluated"
     NO_GAIN = "no gain"
     NOTHING = "nothing evaluated yet"
+    NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,8 @@ def read_overview(study: optuna.Study) -> Overview:
         study:
             The study. It is only read.
     """
-    trials = study.get_trials(deepcopy=False)
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if not TrialView(trial).is_foreign]
     criterion, objective = RecordedTrials(study).criterion, _objective(study)
     found = candidates(study, criterion, trials)
     met = measured_first(study, ranked(found, objective), objective)
@@ -110,6 +112,9 @@ def read_overview(study: optuna.Study) -> Overview:
     value = None if baseline is None else baseline.value
     if met and value is not None and is_refuted(study, met[0].trial, criterion, baseline=value):
         outcome = Outcome.NOT_REPEATED
+    counts = _counts(trials, met, is_judged=baseline is not None)
+    if outcome is Outcome.NOTHING and counts.get(_NOT_JUDGED):
+        outcome = Outcome.NOT_JUDGED
     return Overview(
         study_name=study.study_name,
         metric_name=metric_name(study),
@@ -120,7 +125,7 @@ def read_overview(study: optuna.Study) -> Overview:
         outcome=outcome,
         best=best,
         stopped_because=stop.get("message"),
-        counts=_counts(trials, met),
+        counts=counts,
     )
 
 
@@ -174,16 +179,20 @@ def _may_meet(candidate: Candidate) -> bool:
     )
 
 
-def _counts(trials: Sequence[FrozenTrial], met: Sequence[Candidate]) -> dict[str, int]:
-    meets = {candidate.trial.number for candidate in met}
+def _counts(
+    trials: Sequence[FrozenTrial], met: Sequence[Candidate], *, is_judged: bool
+) -> dict[str, int]:
+    """How many trials came out how; without a baseline no model is judged."""
+    meets = {candidate.trial.number for candidate in met} if is_judged else None
     found = Counter(_kind(TrialView(trial), meets) for trial in trials)
     return {kind: found[kind] for kind in _KINDS if found[kind]}
 
 
-_KINDS = ("met", "not met", "stopped early", "FP32", "failed", "running", "waiting")
+_NOT_JUDGED = "not judged"
+_KINDS = ("met", "not met", _NOT_JUDGED, "stopped early", "FP32", "failed", "running", "waiting")
 
 
-def _kind(view: TrialView, meets: set[int]) -> str:
+def _kind(view: TrialView, meets: set[int] | None) -> str:
     if view.state in (TrialState.RUNNING, TrialState.WAITING):
         return view.state.name.lower()
     if view.state == TrialState.FAIL:
@@ -192,6 +201,8 @@ def _kind(view: TrialView, meets: set[int]) -> str:
         return "stopped early"
     if not view.is_quantized:
         return "FP32"
+    if meets is None:
+        return _NOT_JUDGED
     return "met" if view.number in meets else "not met"
 
 

@@ -22,6 +22,7 @@ from optuna_quant.dashboard.overview import read_overview
 from optuna_quant.dashboard.overview import shown_gain
 from optuna_quant.dashboard.trial_words import TrialWords
 from optuna_quant.dashboard.trial_words import shown_config
+from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
@@ -150,3 +151,24 @@ def test_what_people_write_into_the_note_is_kept() -> None:
     once = merged("my text", "first")
     assert once == f"first\n\n{MARK}\n\nmy text"
     assert merged(once, "second") == f"second\n\n{MARK}\n\nmy text"
+
+
+def test_trials_of_another_search_do_not_count() -> None:
+    study = optuna.create_study(direction="maximize")
+    study.optimize(lambda trial: trial.suggest_float("lr", 0, 1), n_trials=3)
+    backend = FakeBackend(DAMAGE)
+    space = backend.tuning_space()
+    study.sampler = BasicQuantSampler(space, criterion=AccuracyCriterion(tolerable_loss=0.01))
+    study.optimize(lambda trial: backend.accuracy(space.suggest(trial)), n_trials=3)
+    assert read_overview(study).counts == {"not met": 2, "FP32": 1}
+
+
+def test_models_without_a_baseline_are_not_judged() -> None:
+    backend = FakeBackend(DAMAGE)
+    space = backend.tuning_space()
+    study = optuna.create_study(direction="maximize")
+    assert study_note(read_overview(study)).startswith("## No quantized model is evaluated yet")
+    study.optimize(lambda trial: backend.accuracy(space.suggest(trial)), n_trials=4)
+    note = study_note(read_overview(study))
+    assert note.startswith("## No model can be judged: the metric of FP32 is not known so far\n")
+    assert "- **Trials**: 4 (4 not judged)" in note

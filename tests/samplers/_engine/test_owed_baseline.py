@@ -77,7 +77,7 @@ def test_what_the_queue_puts_before_the_baseline_is_never_the_best(
     study = optuna.create_study(direction="maximize", sampler=sampler(SPACE, criterion=CRITERION))
     study.enqueue_trial(SPACE.params_of(BAD))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Nor does the policy say that nobody measures it.
+        warnings.simplefilter("error")  # Nor does the policy say that no trial measures it.
         study.optimize(own, n_trials=2, callbacks=[ExitPolicy(CRITERION)])
     assert [is_fp32(trial) for trial in study.trials] == [False, True]
     with pytest.raises(ValueError, match="No feasible trials"):
