@@ -60,10 +60,10 @@ class Judgement:
         found = {}
         if self.violation is not None:
             found[record.ACCURACY] = self.violation
+        elif self.is_unjudged:
+            found[record.UNJUDGED] = 1.0
         if self.is_quantized is not None:
             found[record.QUANTIZED] = 0.0 if self.is_quantized else 1.0
-        if self.is_unjudged:
-            found[record.UNJUDGED] = 1.0
         return found
 
     @property

@@ -92,7 +92,7 @@ QUANTIZED = "quantized"
 """1 for a model without any quantized op, which is the baseline and no answer."""
 UNJUDGED = "unjudged"
 """1 for a trial that ended when there was no baseline to judge it by; nothing reads it but Optuna,
-for which a trial without constraints is feasible."""
+for which a trial without constraints is feasible. It stands in the place of :data:`ACCURACY`."""
 
 # User attributes of a study.
 BASELINE = "optuna_quant:baseline"

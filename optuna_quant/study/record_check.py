@@ -270,7 +270,8 @@ def _check_agreement(one: _Trial) -> None:
         return
     if view.is_baseline and quantized == 0:
         raise one.damaged(record.CLAIM, "is that of the FP32 model, but the model is quantized")
-    if (met is not None) != (quantized == 0):
+    # Without our objective it is the sampler that says what is quantized, and nothing else.
+    if view.is_judged and (met is not None) != (quantized == 0):
         raise one.damaged(
             f"{_CONSTRAINTS}{record.QUANTIZED}",
             f"is {quantized}, which does not agree with the attribute 'met' ({met})",

@@ -291,7 +291,7 @@ def test_an_objective_of_ones_own_can_be_annotated() -> None:
     study.optimize(objective, n_trials=2, callbacks=[publisher])
     publisher.finish(study)
     assert study.trials[0].state.name == "COMPLETE"
-    assert "No quantized model" in dashboard.get_note(study)
+    assert "No model can be judged" in dashboard.get_note(study)
 
 
 def test_options_are_shown_by_short_names() -> None:

@@ -73,7 +73,8 @@ class QuantSampler(BaseSampler, abc.ABC):
             what reads the storage alone. The metric is the first objective of the study, whose
             direction must agree.
         independent_sampler:
-            The sampler of all other parameters. Default: Optuna's random sampler.
+            The sampler of all other parameters, one by one or, where it samples so, together.
+            Default: Optuna's random sampler.
         seed:
             The seed of everything random. Workers of one study use the same.
         baseline:
@@ -260,8 +261,9 @@ class QuantSampler(BaseSampler, abc.ABC):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters of the tuning space."""
-        return dict(self._distributions)
+        """The parameters of the tuning space, and what ``independent_sampler`` gives together."""
+        others = self._independent.infer_relative_search_space(study, trial)
+        return {**others, **self._distributions}
 
     def sample_relative(
         self,
@@ -269,16 +271,18 @@ class QuantSampler(BaseSampler, abc.ABC):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """The parameters of the configuration that the trial has claimed."""
+        """The parameters of the configuration that the trial has claimed, and the others."""
         whole = _optuna.whole_study(study)
         session = self._session(whole)
         config = session.config_of(trial.number)
         if config is None and any(name in self._distributions for name in search_space):
             config = session.claim(whole, trial, time.monotonic())
         params = {} if config is None else self._space.params_of(config)
+        others = {name: d for name, d in search_space.items() if name not in params}
+        found = params | self._independent.sample_relative(study, trial, others)
         return {
-            name: params[name]
-            if name in params
+            name: found[name]
+            if name in found
             else self._independent.sample_independent(study, trial, name, distribution)
             for name, distribution in search_space.items()
         }

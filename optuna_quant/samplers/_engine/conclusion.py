@@ -125,8 +125,8 @@ def _judge(
 
     A trial that cannot be judged is infeasible for Optuna, which would take it for the best.
     """
-    # What it does not say of quantized models is said by the objective, or is no constraint.
-    judgement = Judgement(is_quantized=None if config.quantized_ops else False)
+    # All trials have the same number of constraints: Optuna's GPSampler wants that.
+    judgement = Judgement(is_quantized=bool(config.quantized_ops))
     criterion = session.criterion
     view = TrialView(trial)
     if criterion is not None and view.violation is None:

@@ -32,6 +32,7 @@ BACKEND = FakeBackend({"op0": 0.1, "op1": 0.01, "op2": 0.0})
 SPACE = BACKEND.tuning_space()
 BAD = SPACE.default()
 GOOD = BAD.with_fallback("op0")
+UNJUDGED = {"unjudged": 1.0, "quantized": 0.0}
 
 
 def own(trial: optuna.Trial) -> float:
@@ -95,8 +96,8 @@ def test_early_trial_is_judged_by_the_record_as_soon_as_it_can_be() -> None:
     # It ends the search, once FP32 is known, and is its answer; Optuna does not hear of it.
     assert len(study.trials) == 2
     assert best_met_trial(study, CRITERION).number == 0
-    assert study.trials[0].constraints == {"unjudged": 1.0}
-    assert legacy_constraints(study.trials[0].constraints) == [1.0]
+    assert study.trials[0].constraints == UNJUDGED
+    assert legacy_constraints(study.trials[0].constraints) == [0.0, 1.0]
 
 
 def test_front_of_several_objectives_has_no_early_trial_that_misses_the_criterion() -> None:
@@ -145,7 +146,7 @@ def test_next_trial_takes_over_from_a_worker_that_did_not_measure_the_baseline()
     waits.set()
     study.tell(trial, value)
     thread.join()
-    assert study.trials[1].constraints == {"unjudged": 1.0}
+    assert study.trials[1].constraints == UNJUDGED
     study.optimize(own, n_trials=2)
     assert [is_fp32(trial) for trial in study.trials] == [True, False, True, False]
     assert get_baseline(study) == Baseline(0.9, 2)
@@ -221,7 +222,7 @@ def test_fp32_that_fails_is_given_up_and_told_once(
     assert [is_fp32(trial) for trial in study.trials] == [True] * 3 + [False] * 3
     (message,) = told()
     assert "FP32 model could not be evaluated: the evaluation failed (3 times)" in message
-    assert [trial.constraints for trial in study.trials[3:]] == [{"unjudged": 1.0}] * 3
+    assert [trial.constraints for trial in study.trials[3:]] == [UNJUDGED] * 3
 
 
 def test_sampler_that_measures_no_baseline_says_so(told: Callable[[], list[str]]) -> None:
