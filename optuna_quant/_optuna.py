@@ -175,6 +175,24 @@ def given_value(trial: optuna.trial.BaseTrial, name: str) -> object:
     return attrs.get("fixed_params", {}).get(name)
 
 
+def distributions_elsewhere(
+    trial: optuna.trial.BaseTrial,
+) -> Iterator[tuple[str, Mapping[str, BaseDistribution]]]:
+    """The distributions that the sampler of a running trial has, and those of the study.
+
+    Args:
+        trial:
+            The trial.
+
+    Yields:
+        Whose they are, in words, and the distributions by name.
+    """
+    if isinstance(trial, Trial):
+        yield "of the sampler", trial.relative_search_space or {}
+        for other in trial.study.get_trials(deepcopy=False):
+            yield f"of trial {other.number}", other.distributions
+
+
 def is_stopping(study: optuna.Study) -> bool:
     """Whether ``study.stop`` was called in this process, and other threads end their trials."""
     return bool(study._stop_flag)

@@ -467,6 +467,14 @@ def trials_used(trials: Iterable[FrozenTrial]) -> int:
     return sum(map(_is_evaluated, map(TrialView, trials)))
 
 
+def trials_cut_short(trials: Iterable[FrozenTrial]) -> int:
+    """How many trials, not of the baseline, ended with their worker or were interrupted."""
+    views = map(TrialView, trials)
+    return sum(
+        view.is_finished and not view.is_baseline and _was_cut_short(view) for view in views
+    )
+
+
 def every_evaluation_failed(trials: Iterable[FrozenTrial]) -> bool:
     """Whether candidates were evaluated, and none of them to any result."""
     states = [view.state for view in map(TrialView, trials) if _is_evaluated(view)]

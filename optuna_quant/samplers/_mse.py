@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import ClassVar
 
 from optuna_quant._common.counts import check_count
 from optuna_quant.backends.base import SensitivityKind
@@ -33,6 +35,14 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
+
+
+# What makes the sensitivity of each kind in our backends.
+_MAKERS = {
+    SensitivityKind.OP_ERROR: "backend.mse_sensitivity()",
+    SensitivityKind.CURVATURE: "backend.hessian_sensitivity(loss=...)",
+    SensitivityKind.OUTPUT_ERROR: "backend.output_sensitivity()",
+}
 
 
 @register_strategy("mse")
@@ -72,7 +82,7 @@ class MSEQuantSampler(BasicQuantSampler):
             See :class:`BasicQuantSampler`.
     """
 
-    sensitivity_kind = SensitivityKind.OP_ERROR
+    sensitivity_kind: ClassVar[SensitivityKind] = SensitivityKind.OP_ERROR
 
     # Whether the ranking depends on what is in fallback.
     _scores_again = True
@@ -81,10 +91,16 @@ class MSEQuantSampler(BasicQuantSampler):
         self,
         space: TuningSpace,
         *,
-        sensitivity: Sensitivity | None,
+        sensitivity: Sensitivity | EllipsisType | None = ...,
         accumulate: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if isinstance(sensitivity, EllipsisType):
+            raise TypeError(
+                f"{type(self).__name__} ranks ops by a sensitivity: give sensitivity=, such as "
+                f"{_MAKERS[self.sensitivity_kind]}, or a function of yours with its arguments "
+                "(config, ops)."
+            )
         super().__init__(space, sensitivity=sensitivity, accumulate=accumulate, **kwargs)
         if self._blocks:
             raise ValueError(
@@ -232,7 +248,7 @@ class MSEV2QuantSampler(MSEQuantSampler):
         space: TuningSpace,
         *,
         criterion: AccuracyCriterion | None,
-        sensitivity: Sensitivity | None,
+        sensitivity: Sensitivity | EllipsisType | None = ...,
         confidence_batches: int | None = None,
         **kwargs: Any,
     ) -> None:

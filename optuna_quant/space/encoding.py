@@ -43,10 +43,10 @@ class MissingParameterError(KeyError):
         super().__init__(name)
         shown = ", ".join(repr(each) for each in list(given)[:_MOST_SHOWN])
         more = f" and {len(given) - _MOST_SHOWN} more" if len(given) > _MOST_SHOWN else ""
+        are = f"they are {shown}{more}" if given else "none is given"
         self._message = (
-            f"The parameters lack {name!r}, which this tuning space has; they are "
-            f"{shown + more or 'none'}. Give those of a trial that has evaluated a configuration "
-            "of this space."
+            f"The parameters lack {name!r}, which this tuning space has: {are}. Give those of a "
+            "trial that has evaluated a configuration of this space."
         )
 
     def __str__(self) -> str:  # A KeyError shows the repr of its argument.

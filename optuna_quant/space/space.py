@@ -173,10 +173,36 @@ class TuningSpace:
 
         The parameters are written to the storage at once when all are chosen, or with those of
         an enclosing :func:`~optuna_quant.storages.write_buffer.buffered_writes`.
+
+        Raises:
+            ValueError:
+                If the trial is given a value that is none of the choices, as by
+                ``enqueue_trial``, or the sampler or the study has other choices.
         """
-        with buffered_writes(trial):
-            params = {p.name: _suggested(trial, p.name, p.choices) for p in self.parameters}
+        try:
+            with buffered_writes(trial):
+                params = {p.name: _suggested(trial, p.name, p.choices) for p in self.parameters}
+        except ValueError as error:
+            difference = self._difference_to(trial)
+            if difference is None:
+                raise
+            raise ValueError(
+                f"{difference}. Make one space, space = backend.tuning_space(...), and give it to "
+                "the sampler and the objective; a study of another space needs another name."
+            ) from error
         return self.config_from_params(params)
+
+    def _difference_to(self, trial: optuna.trial.BaseTrial) -> str | None:
+        """What parameter has other choices in the sampler or in another trial, if one has."""
+        own = self.distributions()
+        for whose, distributions in _optuna.distributions_elsewhere(trial):
+            for name, other in distributions.items():
+                if name in own and other != own[name]:
+                    return (
+                        f"The parameter {name!r} has other choices in the tuning space {whose} "
+                        "than in the one that is asked here"
+                    )
+        return None
 
     @cached_property
     def _default(self) -> QuantConfig:

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from optuna_quant.callbacks.exit_policy import busy_seconds
+from optuna_quant.callbacks.exit_policy import trials_cut_short
 from optuna_quant.callbacks.exit_policy import trials_used
 from optuna_quant.callbacks.trial_line import clock
 from optuna_quant.callbacks.trial_line import shown_best
@@ -88,6 +89,8 @@ class Status:
             How many of them evaluated the FP32 model.
         waiting:
             How many of them wait to be run.
+        cut_short:
+            How many of them ended with their worker, or were interrupted.
         workers:
             The machines of the workers, with their number.
         seconds:
@@ -113,6 +116,7 @@ class Status:
     lost: int
     baseline_trials: int
     waiting: int
+    cut_short: int
     workers: dict[str, int]
     seconds: float
     last: datetime | None
@@ -152,9 +156,10 @@ class Status:
             "running": self.running,
             "whose worker has died": self.lost,
             "waiting": self.waiting,
+            "cut short": self.cut_short,
         }
         rest = self.trials - sum(counts.values())
-        counts["that repeat or continue another, or were cut short"] = rest
+        counts["that repeat or continue another"] = rest
         shown = (f"evaluated{failures}", "running")
         return [f"{count} {what}" for what, count in counts.items() if count or what in shown]
 
@@ -210,6 +215,7 @@ def status_of(study: optuna.Study) -> Status:
             trial.state.is_finished() and TrialView(trial).is_baseline for trial in trials
         ),
         waiting=sum(trial.state == TrialState.WAITING for trial in trials),
+        cut_short=trials_cut_short(trials),
         workers=_workers(alive),
         seconds=busy_seconds(trials),
         last=max(ended, default=None),

@@ -324,6 +324,20 @@ def test_the_trials_of_a_status_add_up() -> None:
     assert f"{status.evaluated} evaluated, 1 of the FP32 model, 0 running" in shown
 
 
+def test_a_trial_whose_worker_has_died_is_cut_short() -> None:
+    backend = FakeBackend({"a": 0.2, "b": 0.0})
+    space = backend.tuning_space()
+    study = optuna.create_study(direction="maximize", sampler=BasicQuantSampler(space))
+    study.optimize(lambda trial: backend.accuracy(space.suggest(trial)), n_trials=2)
+    number = study.ask().number
+    study._storage.set_trial_state_values(  # As one that finds it does: not through the sampler.
+        study.trials[number]._trial_id, optuna.trial.TrialState.FAIL
+    )
+    status = status_of(study)
+    assert (status.trials, status.evaluated, status.failed, status.cut_short) == (3, 1, 0, 1)
+    assert "(1 evaluated, 1 of the FP32 model, 0 running, 1 cut short)" in str(status)
+
+
 def test_a_report_of_another_study_is_not_replaced(
     digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

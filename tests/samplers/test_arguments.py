@@ -12,6 +12,9 @@ from optuna_quant import ExitPolicy
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import ExhaustiveQuantSampler
+from optuna_quant.samplers import HAWQV2QuantSampler
+from optuna_quant.samplers import MSEQuantSampler
+from optuna_quant.samplers import MSEV2QuantSampler
 from optuna_quant.samplers import TPEQuantSampler
 from optuna_quant.samplers._engine.keywords import keywords_of
 
@@ -32,6 +35,19 @@ SPACE = backend_of().tuning_space()
 def test_arguments_of_another_type(cls: Any, given: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         cls(SPACE, **given)
+
+
+@pytest.mark.parametrize(
+    ("cls", "maker"),
+    [
+        (MSEQuantSampler, r"backend\.mse_sensitivity\(\)"),
+        (MSEV2QuantSampler, r"backend\.output_sensitivity\(\)"),
+        (HAWQV2QuantSampler, r"backend\.hessian_sensitivity\(loss=\.\.\.\)"),
+    ],
+)
+def test_missing_sensitivity_is_told_with_what_makes_it(cls: Any, maker: str) -> None:
+    with pytest.raises(TypeError, match=f"^{cls.__name__} ranks ops by a sensitivity.*{maker}"):
+        cls(SPACE, criterion=AccuracyCriterion())
 
 
 def test_an_argument_that_does_not_exist_is_told_the_nearest() -> None:

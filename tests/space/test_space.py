@@ -15,6 +15,7 @@ from generated import steady
 from hypothesis import given
 from hypothesis import strategies as st
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 import pytest
 from spaces import DYNAMIC
@@ -122,6 +123,44 @@ def test_params_are_checked() -> None:
         with pytest.raises(ValueError, match="'quant.op:op1' has no choice"):
             space.config_from_params(other)
         assert space.key_from_params(other) is None
+
+
+def test_no_params_at_all_are_told_in_words() -> None:
+    with pytest.raises(KeyError) as caught:
+        make_space(2).config_from_params({})
+    assert "lack 'quant.op:op0', which this tuning space has: none is given." in str(caught.value)
+
+
+class GivesOtherChoices(optuna.samplers.RandomSampler):
+    """A sampler of another space."""
+
+    def infer_relative_search_space(self, *_: object) -> dict[str, BaseDistribution]:
+        return make_space(2, (DYNAMIC, STATIC, FP32)).distributions()
+
+    def sample_relative(
+        self, study: object, trial: object, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, object]:
+        return make_space(2, (DYNAMIC, STATIC, FP32)).params_of(
+            make_space(2, (DYNAMIC, STATIC, FP32)).default()
+        )
+
+
+def test_sampler_of_another_space_is_told() -> None:
+    trial = optuna.create_study(sampler=GivesOtherChoices()).ask()
+    told = (
+        "'quant.op:op0'.* tuning space of the sampler .*give it to the sampler and the objective"
+    )
+    with pytest.raises(ValueError, match=told):
+        make_space(2).suggest(trial)
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite://"])
+def test_study_of_another_space_is_told(storage: str | None) -> None:
+    study = optuna.create_study(storage=storage)
+    study.ask()
+    make_space(2, (DYNAMIC, STATIC, FP32)).suggest(study.ask())
+    with pytest.raises(ValueError, match="'quant.op:op0'.* of trial 1 .* another name"):
+        make_space(2).suggest(study.ask())
 
 
 def test_params_are_read_as_optuna_reads_them() -> None:
@@ -411,7 +450,9 @@ def test_a_value_that_is_no_choice_is_named_with_the_choices() -> None:
         trial.suggest_categorical(name, other)
         return len(space.suggest(trial).ops)
 
-    with pytest.raises(ValueError, match="does not support dynamic value space|not in"):
+    with pytest.raises(
+        ValueError, match=f"{name!r} has other choices in the tuning space of trial 1 "
+    ):
         study.optimize(of_another_space, n_trials=2)
 
 

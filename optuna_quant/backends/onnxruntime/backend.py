@@ -41,6 +41,7 @@ from optuna_quant.backends.onnxruntime.targets.given import as_target
 from optuna_quant.backends.onnxruntime.targets.target import checked_reduce_range
 from optuna_quant.backends.onnxruntime.targets.target import find_target
 from optuna_quant.backends.onnxruntime.torch_export.export import ModuleToExport
+from optuna_quant.space.given_config import check_is_config
 from optuna_quant.space.space import TuningSpace
 
 
@@ -285,6 +286,7 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
                 If it names an op that the model does not have, an option that the op does not
                 have, or a recipe or a value of a recipe that does not exist.
         """
+        check_is_config(config)
         with self._lock:
             return self._parts.candidates.quantize(config)
 

@@ -45,6 +45,7 @@ from optuna_quant.backends.torch.signature import signature
 from optuna_quant.backends.torch.topic import BackendParts
 from optuna_quant.backends.torch.training_models import TrainingBackend
 from optuna_quant.backends.torch_program.export import export_program
+from optuna_quant.space.given_config import check_is_config
 from optuna_quant.space.space import TuningSpace
 
 
@@ -270,6 +271,7 @@ class TorchBackend(
                 If it names an op that the program does not have, or an option that the op does
                 not have, or a recipe.
         """
+        check_is_config(config)
         return self._parts.models.deployed(config, self._program_of(config))
 
     def simulated(self, config: QuantConfig) -> SimulatedModel:
