@@ -21,6 +21,8 @@ from optuna_quant.criteria import check_one_criterion
 from optuna_quant.samplers._engine.arguments import check_types
 from optuna_quant.samplers._engine.conclusion import conclude
 from optuna_quant.samplers._engine.contract import criterion_of
+from optuna_quant.samplers._engine.direction_sign import looks_reversed
+from optuna_quant.samplers._engine.direction_sign import warn_of_direction
 from optuna_quant.samplers._engine.keywords import refuse_unknown
 from optuna_quant.samplers._engine.limits import Limits
 from optuna_quant.samplers._engine.policy import Policy
@@ -311,6 +313,8 @@ class QuantSampler(BaseSampler, abc.ABC):
         conclude(study, trial, state, values, session=session, constrains=self._constrains)
         if self.stops_studies:
             session.stop_if_over(study, trial.number, state, values, sampler=type(self).__name__)
+        if self._criterion is None and looks_reversed(session.history):
+            session.say_once("direction", lambda: warn_of_direction(study))
 
     def _constrains(self, study: optuna.Study) -> bool:
         """Whether missing the criterion makes a trial infeasible."""
