@@ -48,9 +48,7 @@ class TappedGraph:
                 CompactModel(proto, outside),
                 self._computed,
                 graph.base_dir,
-                providers=sessions.providers,
-                session_options=sessions.options,
-                arrays=sessions.arrays,
+                sessions=sessions,
             )
 
     def values(self, feed: Feed) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from typing import Any
-
     import onnx
     import onnxruntime
 
     from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-    from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
-
-    Providers = Sequence[str | tuple[str, dict[str, Any]]]
+    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 
 
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -95,15 +91,14 @@ def tapped_session(
     tensors: Sequence[str],
     base_dir: str | os.PathLike[str] | None,
     *,
-    providers: Providers,
-    session_options: onnxruntime.SessionOptions | None,
-    arrays: SharedArrays | None = None,
+    sessions: SessionMaker,
 ) -> onnxruntime.InferenceSession:
     """Return a session whose outputs are the given tensors of the model's main graph.
 
-    Graph optimizations are off, so that every tensor exists. The model is not changed, and
-    ``session_options`` are as before when this returns. The large initializers of a compact model
-    are not copied, where that is possible and ``arrays`` gives them.
+    Graph optimizations are off, so that every tensor exists. The model is not changed, and the
+    user's options are as before when this returns, but for the entries of all sessions. The large
+    initializers of a compact model are not copied, where that is possible. The lock of
+    ``sessions`` must be held.
     """
     import onnx
     import onnxruntime
@@ -113,8 +108,8 @@ def tapped_session(
 
     values: dict[str, onnxruntime.OrtValue] = {}
     if isinstance(model, CompactModel):
-        if arrays is not None and can_share(providers, session_options):
-            values = {name: arrays.value(source) for name, source in model.outside.items()}
+        if can_share(sessions.providers, sessions.options):
+            values = {name: sessions.arrays.value(each) for name, each in model.outside.items()}
             model = model.proto
         else:
             model = model.whole()
@@ -126,9 +121,8 @@ def tapped_session(
     content = serialized(tapped)
     del tapped
 
-    options = session_options
-    if options is None:
-        options = onnxruntime.SessionOptions()
+    options = sessions.options_with_entries()
+    if sessions.options is None:
         # Threads that spin between runs would take the processor from the counting.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level, written = options.graph_optimization_level, options.optimized_model_filepath
@@ -142,12 +136,14 @@ def tapped_session(
             options.add_session_config_entry(_EXTERNAL_FOLDER, folder)
         if values:
             options.add_external_initializers(list(values), list(values.values()))
-        session = onnxruntime.InferenceSession(content, options, providers=list(providers))
+        session = onnxruntime.InferenceSession(
+            content, options, providers=list(sessions.providers)
+        )
         session._optuna_quant_initializers = values  # It reads their memory.
         return session
     finally:
         options.graph_optimization_level, options.optimized_model_filepath = level, written
-        if folder != previous and session_options is not None:
+        if folder != previous and sessions.options is not None:
             options.add_session_config_entry(_EXTERNAL_FOLDER, previous)
 
 

@@ -106,14 +106,7 @@ class SideBySide:
 
     def _tapped(self, model: CompactModel, tensors: list[str]) -> onnxruntime.InferenceSession:
         with self._sessions.lock:
-            return tapped_session(
-                model,
-                tensors,
-                self._graph.base_dir,
-                providers=self._sessions.providers,
-                session_options=self._sessions.options,
-                arrays=self._sessions.arrays,
-            )
+            return tapped_session(model, tensors, self._graph.base_dir, sessions=self._sessions)
 
 
 def _dtype(name: str) -> int:

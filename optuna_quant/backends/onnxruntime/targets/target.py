@@ -56,7 +56,11 @@ class Target:
 
     @property
     def session_entries(self) -> Mapping[str, str]:
-        """Configuration entries of all sessions."""
+        """Configuration entries of all sessions of the model and its candidates.
+
+        Those of calibration, of sensitivities, and of what is read from the optimized graph
+        included; not those of helpers that compute a constant or a product by themselves.
+        """
         return IN_FLOATS if self.is_simulated else {}
 
     def fallbacks(self, op_type: str, node: onnx.NodeProto, graph: Graph) -> tuple[OpConfig, ...]:
