@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.onnxruntime.model.tapped_session import tapped_session
 from optuna_quant.backends.sensitivity.pieces import pieces_within
 
 
