@@ -81,8 +81,8 @@ def test_signature_stays_short() -> None:
     assert set(shown) - {"options"} <= set(options_of(TuneOptions))
 
 
-def test_types_and_page_are_up_to_date() -> None:
-    """Of what is written from the definition."""
+def test_types_and_pages_are_up_to_date() -> None:
+    """Of what is written from the definition: also the help of tune on the command's page."""
     script = REPOSITORY / "docs" / "write_options.py"
     found = subprocess.run(
         [sys.executable, script, "--check"], capture_output=True, text=True, cwd=REPOSITORY
