@@ -63,7 +63,7 @@ class Display(Protocol):
         """Show a trial that has ended.
 
         The command does not write the warning that a trial has failed, because this line says the
-        same. So whoever holds lines back must show those whose mood is ``Mood.FAILED``.
+        same. A display that holds lines back must show those whose mood is ``Mood.FAILED``.
         """
         ...
 
