@@ -22,6 +22,7 @@ from zygote import Zygote
 
 import optuna_quant
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+from optuna_quant.backends.onnxruntime.targets.table import TARGETS
 from optuna_quant.cli.parser import command_parser
 from optuna_quant.samplers import strategies
 
@@ -417,6 +418,13 @@ def test_page_of_recipes_has_a_row_for_each() -> None:
     assert sorted(rows) == sorted(RECIPES)
     chosen = [row for row in rows if not RECIPES[row].in_all]
     assert rows[-len(chosen) :] == chosen  # Those that "all" does not include come last.
+
+
+def test_page_of_targets_has_a_row_for_each() -> None:
+    text = (DOCS / "targets.md").read_text()
+    _, _, table = text.partition("| target | execution provider |")
+    firsts = re.findall(r"^\|([^|]*`[^|]*)\|", table.partition("\n\n")[0], re.M)
+    assert [found for first in firsts for found in re.findall(r"`([^`]+)`", first)] == [*TARGETS]
 
 
 @pytest.mark.parametrize("path", all_pages(), ids=name)

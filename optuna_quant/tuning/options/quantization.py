@@ -41,8 +41,9 @@ class QuantizationOptions:
             Default: ``"static"``, and ``"auto"`` for a model of which 5% or more are the weights
             of ops that only dynamic quantization takes (LSTM).
         target:
-            What device the model is for: ``"cpu"``, ``"cpu-avx2"`` (without VNNI instructions),
-            ``"cuda"``, ``"tensorrt"``, ``"openvino"``, ``"openvino-gpu"``, ``"qnn"``, a
+            What device the model is for: ``"cpu"``, ``"cpu-avx2"`` (x86 without VNNI instructions;
+            on ARM no product saturates), ``"cuda"``, ``"tensorrt"``, ``"openvino"``,
+            ``"openvino-gpu"``, ``"qnn"``, a
             :class:`~optuna_quant.backends.onnxruntime.TargetProfile`, or the path of a JSON or
             TOML file with one. It decides what is offered and in what form models are written.
             Where the installed ONNX Runtime lacks its execution provider, models are simulated in
@@ -118,7 +119,7 @@ class QuantizationOptions:
     reduce_range: bool | None = option(
         None,
         Flag(
-            help="give 8-bit weights 7 bits, for processors without VNNI instructions",
+            help="give 8-bit weights 7 bits, for x86 processors without VNNI instructions",
             kind=SWITCH,
             value=True,
             heading=_HEADING,
