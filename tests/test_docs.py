@@ -354,7 +354,7 @@ OPTUNAHUB = "optunahub/package/samplers/accuracy_aware_quantization/README.md"
 @pytest.mark.parametrize(
     ("page", "place"),
     [
-        ("docs/api.md", r"^\.\. autoclass:: optuna_quant\.samplers\.{cls}$"),
+        ("docs/api/samplers.md", r"^\.\. autoclass:: optuna_quant\.samplers\.{cls}$"),
         ("README.md", r"^\|[^|]*`{name}`[^|]*\|"),
         ("docs/command_line.md", r"^{name} {{2,}}\w"),
         ("docs/index.md", r"^strategies/{name}$"),
