@@ -11,6 +11,7 @@ from typing import Any
 from urllib.request import urlopen
 from wsgiref.util import setup_testing_defaults
 
+from costed_backend import CostedBackend
 from fake_backend import FakeBackend
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -76,6 +77,27 @@ def test_the_stock_dashboard_shows_a_search_in_words() -> None:
     number = result.trial.number
     assert texts_of(page["trials"][number])["configuration"] == "3 of 4 ops in INT8; FP32: conv1"
     assert texts_of(page["trials"][0])["result"] == "FP32 model, not an answer"
+
+
+def test_ops_that_were_left_out_count_as_in_the_summary() -> None:
+    damage = {"a": 0.1, "b": 0.0, "c": 0.0}
+    result = tune(
+        backend=CostedBackend(damage, {"a": 0.8, "b": 0.8, "c": 3.0}),
+        evaluate=lambda model: model.accuracy,
+        accuracy_criterion=AccuracyCriterion(tolerable_loss=0.01),
+        strategy="basic",
+        measure_gain=False,
+        callbacks=[PublishToDashboard()],
+    )
+    assert list(result.left_out) == ["c"]
+    assert f"trial {result.trial.number}: 1 of 3 ops " in result.summary()
+    said = "1 of 3 ops in INT8; FP32: a; 1 left in FP32"
+    assert f"- **Configuration**: {said}\n" in dashboard.get_note(result.study)
+    number = result.trial.number
+    assert result.study.trials[number].user_attrs["configuration"] == said
+    shown = ShownStorage(_optuna.study_identity(result.study)[0]).get_all_trials(0)
+    assert shown[number].user_attrs["configuration"] == said
+    assert shown[0].user_attrs["configuration"] == "none of 3 ops quantized"
 
 
 def test_the_stock_dashboard_sees_what_is_feasible_and_optuna_still_does() -> None:
