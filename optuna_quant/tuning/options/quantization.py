@@ -74,7 +74,7 @@ class QuantizationOptions:
             The calibration sampling sizes to choose from, default first. Default: all samples.
         recipes:
             Methods for the whole model to choose from: ``"auto"`` (those that the model's
-            structure speaks for), ``"all"``, ``"none"``, names, or a dict that says for each name
+            structure suggests), ``"all"``, ``"none"``, names, or a dict that says for each name
             what it may be (True, False, a value, or a list of them), with the settings of a recipe
             as ``NAME_args``, and with ``"all": True`` for all others. Default: ``"auto"`` for the
             strategies auto, surrogate, pareto, basic, mse, mse_v2 and hawq_v2, also for those
@@ -182,7 +182,7 @@ class QuantizationOptions:
         None,
         Flag(
             help="methods for the whole model to choose from, such as equalization and "
-            "smooth_quant: 'auto' (those that the model's structure speaks for), 'all', 'none', "
+            "smooth_quant: 'auto' (those that the model's structure suggests), 'all', 'none', "
             "names separated by commas, or what each may be, as JSON or @FILE: "
             '{"equalization": true, "smooth_quant": ["off", "alpha=0.5"]} (default: auto for '
             "the strategies auto, surrogate, pareto, basic, mse, mse_v2 and hawq_v2, otherwise "
