@@ -6,13 +6,17 @@ import ast
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import importlib
+import importlib.metadata
 import inspect
 import os
 from pathlib import Path
 import re
+import runpy
 import subprocess
 import sys
+import tomllib
 from typing import Any
 
 import numpy as np
@@ -375,6 +379,63 @@ def test_strategies_are_on_the_pages_that_list_them(page: str, place: str) -> No
         if not re.search(pattern, text, re.MULTILINE):
             missing.append(strategy)
     assert not missing
+
+
+def test_signatures_that_the_reference_writes_out_are_those_of_the_classes() -> None:
+    text = (DOCS / "api.md").read_text()
+    written = re.findall(r"^\.\. auto\w+:: ([\w.]+)\((.*)\)$", text, re.MULTILINE)
+    assert written
+    for where, signature in written:
+        module, _, name = where.rpartition(".")
+        found = inspect.signature(getattr(importlib.import_module(module), name))
+        plain = [p.replace(annotation=p.empty) for p in found.parameters.values()]
+        assert str(inspect.Signature(plain)) == f"({signature})", where
+
+
+REFUSES_OTHERS = """
+import importlib, importlib.abc, sys
+refused = set(sys.argv[1].split(","))
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"{name} is not installed", name=name)
+sys.meta_path.insert(0, Refuse())
+for name in sys.argv[2].split(","):
+    importlib.import_module(name)
+"""
+
+
+@pytest.mark.slow
+def test_the_reference_needs_no_more_than_the_extra_of_the_docs() -> None:
+    """Without another target before it, `make docs` installs that alone."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*extras["dependencies"], *extras["optional-dependencies"]["docs"]]
+    for extra in ("onnx", "plot", "report"):
+        assert extra in asked[len(extras["dependencies"])]
+        asked += extras["optional-dependencies"][extra]
+    asked += runpy.run_path(str(DOCS / "conf.py"))["autodoc_mock_imports"]
+    others = importlib.metadata.packages_distributions().keys() - installed_with(asked)
+    assert {"torchao", "torchmetrics", "sklearn", "hypothesis"} <= others
+    documented = re.findall(r"^\.\. auto\w+:: ([\w.]+)", (DOCS / "api.md").read_text(), re.M)
+    wanted = {name.rpartition(".")[0] for name in documented}
+    wanted = {each.rpartition(".")[0] if each[:1].isupper() else each for each in wanted}
+    run("-c", REFUSES_OTHERS, ",".join(others - {"optuna_quant"}), ",".join(sorted(wanted)))
+
+
+def installed_with(requirements: list[str]) -> set[str]:
+    """The top-level modules of packages and of what they require, of those that are installed."""
+    seen: set[str] = set()
+    left = list(requirements)
+    while left:
+        name = re.match(r"[\w.-]+", left.pop())[0].lower().replace("_", "-")
+        if name not in seen:
+            seen.add(name)
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                left += [r for r in importlib.metadata.requires(name) or () if "extra ==" not in r]
+    of_module = importlib.metadata.packages_distributions()
+    return {
+        m for m, names in of_module.items() if {n.lower().replace("_", "-") for n in names} & seen
+    }
 
 
 def test_measuring_one_strategy_leaves_the_rows_of_the_others() -> None:
