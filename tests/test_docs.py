@@ -27,7 +27,10 @@ from zygote import Zygote
 import optuna_quant
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
 from optuna_quant.cli.parser import command_parser
+from optuna_quant.samplers import QuantSampler
+from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import strategies
+from optuna_quant.tuning.strategies import takes_costs
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,6 +80,10 @@ def files_of_the_project() -> list[str]:
     if listed.returncode == 0:
         return listed.stdout.splitlines()
     return [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if ".venv" not in path.parts]
+
+
+def built_in() -> dict[str, type[QuantSampler]]:
+    return {s: c for s, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
 
 
 def name(path: Path) -> str:
@@ -368,7 +375,7 @@ OPTUNAHUB = "optunahub/package/samplers/accuracy_aware_quantization/README.md"
 )
 def test_strategies_are_on_the_pages_that_list_them(page: str, place: str) -> None:
     text = (ROOT / page).read_text()
-    ours = {s: c for s, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
+    ours = built_in()
     if "{kind}" in place:
         ours = {s: cls for s, cls in ours.items() if cls.sensitivity_kind is not None}
     assert len(ours) > 5
@@ -379,6 +386,32 @@ def test_strategies_are_on_the_pages_that_list_them(page: str, place: str) -> No
         if not re.search(pattern, text, re.MULTILINE):
             missing.append(strategy)
     assert not missing
+
+
+def staged() -> set[str]:
+    return {name for name, cls in built_in().items() if issubclass(cls, StagedQuantSampler)}
+
+
+def test_the_page_of_strategies_names_those_in_stages() -> None:
+    text = (STRATEGIES / "index.md").read_text()
+    (named,) = re.findall(r"the staged strategies \(([\w, ]+), and your own\)", text)
+    assert set(named.split(", ")) == staged()
+
+
+def test_the_page_of_backends_says_what_sizes_and_sensitivities_are_for() -> None:
+    text = (DOCS / "backends.md").read_text()
+    (costed, others) = re.findall(
+        r"With such a table (.*?) choose between.*?Of the others, (.*?) try mixtures", text, re.S
+    )[0]
+    known = {name for name in built_in() if takes_costs(name)}
+    assert set(re.findall(r"`(\w+)`", costed)) == known
+    assert set(re.findall(r"`(\w+)`", others)) == built_in().keys() - known - staged()
+    (row,) = re.findall(r"^\| .*OffersSensitivities`.*$", text, re.M)
+    best, _, rest = row.partition("the prior of ")[2].partition(" (the kind `BEST`); ")
+    found = {name: "BEST" for name in re.findall(r"`(\w+)`", best)}
+    found |= dict(re.findall(r"`(\w+)` \(`([A-Z_]+)`\)", rest))
+    kinds = {name: cls.sensitivity_kind for name, cls in built_in().items()}
+    assert found == {name: kind.name for name, kind in kinds.items() if kind is not None}
 
 
 def test_signatures_that_the_reference_writes_out_are_those_of_the_classes() -> None:
