@@ -28,6 +28,10 @@ myst_heading_anchors = 3
 suppress_warnings = ["ref.python"]
 
 autodoc_member_order = "bysource"
+# Nothing of it is documented, and to install it takes longer than to build the pages. It is
+# replaced where it is installed, too, so that the pages are the same everywhere. A class that
+# derives from one of its own has its signature in api/: autodoc finds that of the replacement.
+autodoc_mock_imports = ["torch"]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 88

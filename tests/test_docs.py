@@ -7,13 +7,16 @@ import builtins
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import importlib
+import importlib.metadata
 import inspect
 import os
 from pathlib import Path
 import re
 import subprocess
 import sys
+import tomllib
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,10 @@ import optuna_quant
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
 from optuna_quant.backends.onnxruntime.targets.table import TARGETS
 from optuna_quant.cli.parser import command_parser
+from optuna_quant.samplers import QuantSampler
+from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import strategies
+from optuna_quant.tuning.strategies import takes_costs
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +81,10 @@ def files_of_the_project() -> list[str]:
     if listed.returncode == 0:
         return listed.stdout.splitlines()
     return [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if ".venv" not in path.parts]
+
+
+def built_in() -> dict[str, type[QuantSampler]]:
+    return {s: c for s, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
 
 
 def name(path: Path) -> str:
@@ -418,7 +428,7 @@ OPTUNAHUB = "optunahub/package/samplers/accuracy_aware_quantization/README.md"
 )
 def test_strategies_are_on_the_pages_that_list_them(page: str, place: str) -> None:
     text = (ROOT / page).read_text()
-    ours = {s: c for s, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
+    ours = built_in()
     if "{kind}" in place:
         ours = {s: cls for s, cls in ours.items() if cls.sensitivity_kind is not None}
     assert len(ours) > 5
@@ -429,6 +439,96 @@ def test_strategies_are_on_the_pages_that_list_them(page: str, place: str) -> No
         if not re.search(pattern, text, re.MULTILINE):
             missing.append(strategy)
     assert not missing
+
+
+def staged() -> set[str]:
+    return {name for name, cls in built_in().items() if issubclass(cls, StagedQuantSampler)}
+
+
+def test_the_page_of_strategies_names_those_in_stages() -> None:
+    text = (STRATEGIES / "index.md").read_text()
+    (named,) = re.findall(r"the staged strategies \(([\w, ]+), and your own\)", text)
+    assert set(named.split(", ")) == staged()
+
+
+def test_the_page_of_backends_says_what_sizes_and_sensitivities_are_for() -> None:
+    text = (DOCS / "backends.md").read_text()
+    (costed, others) = re.findall(
+        r"With such a table (.*?) choose between.*?Of the others, (.*?) try mixtures", text, re.S
+    )[0]
+    known = {name for name in built_in() if takes_costs(name)}
+    assert set(re.findall(r"`(\w+)`", costed)) == known
+    assert set(re.findall(r"`(\w+)`", others)) == built_in().keys() - known - staged()
+    (row,) = re.findall(r"^\| .*OffersSensitivities`.*$", text, re.M)
+    best, _, rest = row.partition("the prior of ")[2].partition(" (the kind `BEST`); ")
+    found = {name: "BEST" for name in re.findall(r"`(\w+)`", best)}
+    found |= dict(re.findall(r"`(\w+)` \(`([A-Z_]+)`\)", rest))
+    kinds = {name: cls.sensitivity_kind for name, cls in built_in().items()}
+    assert found == {name: kind.name for name, kind in kinds.items() if kind is not None}
+
+
+def reference() -> str:
+    return "\n".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
+
+
+def test_signatures_that_the_reference_writes_out_are_those_of_the_classes() -> None:
+    text = reference()
+    written = re.findall(r"^\.\. auto\w+:: ([\w.]+)\((.*)\)$", text, re.MULTILINE)
+    assert written
+    for where, signature in written:
+        module, _, name = where.rpartition(".")
+        found = inspect.signature(getattr(importlib.import_module(module), name))
+        plain = [p.replace(annotation=p.empty) for p in found.parameters.values()]
+        assert str(inspect.Signature(plain)) == f"({signature})", where
+
+
+REFUSES_OTHERS = """
+import importlib, importlib.abc, sys
+refused = set(sys.argv[1].split(","))
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"{name} is not installed", name=name)
+sys.meta_path.insert(0, Refuse())
+for name in sys.argv[2].split(","):
+    importlib.import_module(name)
+"""
+
+
+@pytest.mark.slow
+def test_the_reference_needs_no_more_than_the_extra_of_the_docs() -> None:
+    """Without another target before it, `make docs` installs that alone."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*extras["dependencies"], *extras["optional-dependencies"]["docs"]]
+    for extra in ("onnx", "plot", "report"):
+        assert extra in asked[len(extras["dependencies"])]
+        asked += extras["optional-dependencies"][extra]
+    (replaced,) = re.findall(
+        r"^autodoc_mock_imports = (.*)$", (DOCS / "conf.py").read_text(), re.M
+    )
+    asked += ast.literal_eval(replaced)
+    others = importlib.metadata.packages_distributions().keys() - installed_with(asked)
+    assert {"torchao", "torchmetrics", "sklearn", "hypothesis"} <= others
+    documented = re.findall(r"^\.\. auto\w+:: ([\w.]+)", reference(), re.M)
+    wanted = {name.rpartition(".")[0] for name in documented}
+    wanted = {each.rpartition(".")[0] if each[:1].isupper() else each for each in wanted}
+    run("-c", REFUSES_OTHERS, ",".join(others - {"optuna_quant"}), ",".join(sorted(wanted)))
+
+
+def installed_with(requirements: list[str]) -> set[str]:
+    """The top-level modules of packages and of what they require, of those that are installed."""
+    seen: set[str] = set()
+    left = list(requirements)
+    while left:
+        name = re.match(r"[\w.-]+", left.pop())[0].lower().replace("_", "-")
+        if name not in seen:
+            seen.add(name)
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                left += [r for r in importlib.metadata.requires(name) or () if "extra ==" not in r]
+    of_module = importlib.metadata.packages_distributions()
+    return {
+        m for m, names in of_module.items() if {n.lower().replace("_", "-") for n in names} & seen
+    }
 
 
 def test_measuring_one_strategy_leaves_the_rows_of_the_others() -> None:
