@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import json
@@ -21,7 +22,7 @@ import optuna
 import pytest
 
 from optuna_quant import __version__
-from optuna_quant.cli.loading import load_function
+from optuna_quant.cli.loading import load
 from optuna_quant.cli.parser import main
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.trial_view import TrialView
@@ -939,11 +940,15 @@ def test_reader_that_has_enough_is_no_error(folder: Path) -> None:
 
 
 def test_function_is_loaded_from_a_file(folder: Path) -> None:
-    function = load_function("evaluate.py:accuracy")
-    assert function.__name__ == "accuracy"
+    def loaded(spec: str) -> Callable[..., object]:
+        found = load("--evaluate", spec, "evaluate", ())
+        assert callable(found)
+        return found
+
+    assert loaded("evaluate.py:accuracy").__name__ == "accuracy"
     (folder / "default.py").write_text("def evaluate(session):\n    return 0.5\n")
-    assert load_function("default.py")(None) == 0.5
-    assert load_function(str(folder / "default.py"))(None) == 0.5
+    assert loaded("default.py")(None) == 0.5
+    assert loaded(str(folder / "default.py"))(None) == 0.5
 
 
 def test_own_strategy_of_the_evaluate_file(
