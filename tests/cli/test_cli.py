@@ -191,7 +191,7 @@ def test_tune_with_data_and_metric(folder: Path, capsys: pytest.CaptureFixture[s
     )
 
 
-def test_tune_with_evidence_off_evaluates_everything(
+def test_tune_without_early_stopping_evaluates_everything(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [*BASE, "--data", "data.npz", "--tolerable-loss", "0.1", "--early-stopping", "off"]
@@ -229,14 +229,16 @@ def test_a_metric_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--metric-bounds", "1", "1"], "bounds"),
     ],
 )
-def test_wrong_evidence_options(
+def test_wrong_options_of_early_stopping(
     folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     assert main([*BASE, "--data", "data.npz", *options]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_evidence_needs_single_samples(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_early_stopping_needs_single_samples(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*ACCURACY, "--early-stopping", "exact"]) == 2
     assert "evaluate has no parameter named indices" in capsys.readouterr().err
 

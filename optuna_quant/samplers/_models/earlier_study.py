@@ -272,7 +272,7 @@ def _loss(observed: Observed, history: TrialHistory, space: TuningSpace) -> Earl
     if outcome is not None and outcome.is_complete:
         failed = not _meets(history, outcome)
     elif outcome is not None:
-        seen = SampledOutcomes().evidence(history, outcome)
+        seen = SampledOutcomes().partial_evaluation(history, outcome)
         failed = seen is not None and seen.decision is Decision.FAILS
     return EarlierLoss(labels, float(observed.loss), observed.error, observed.spread, failed)
 
