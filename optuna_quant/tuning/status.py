@@ -11,8 +11,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from optuna_quant.callbacks.exit_policy import busy_seconds
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import busy_seconds
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.callbacks.trial_line import clock
 from optuna_quant.callbacks.trial_line import shown_best
 from optuna_quant.callbacks.wording import shown_loss
