@@ -92,6 +92,23 @@ class TransformerLayer(nn.Module):
         return x + self.feed(x)
 
 
+class Residual(nn.Module):
+    """A layer whose input, which the caller keeps, is added to its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.lin(x) + x
+        return y, self.head(y)
+
+
+def residual() -> nn.Module:
+    return randomized(Residual())
+
+
 def transformer() -> nn.Module:
     return randomized(Transformer())
 

@@ -23,6 +23,7 @@ from optuna_quant.backends.torch_program.call import Constant
 from optuna_quant.backends.torch_program.call import argument_names
 from optuna_quant.backends.torch_program.errors import export_error
 from optuna_quant.backends.torch_program.errors import reason_of
+from optuna_quant.backends.torch_program.mixed_types import check_types
 from optuna_quant.backends.torch_program.quiet import in_evaluation_mode
 from optuna_quant.backends.torch_program.quiet import without_idle_output
 
@@ -94,8 +95,8 @@ def export_program(
         TypeError:
             If ``module`` is neither of the two.
         ValueError:
-            If ``example_inputs`` are missing or do not fit, the weights are not of 32 bits, or the
-            module is compiled.
+            If ``example_inputs`` are missing, do not fit, or are floats of another type than the
+            weights, which must be of 32 bits; or if the module is compiled.
     """
     signature: inspect.Signature | None = None
     names: tuple[str, ...] = ()
@@ -115,6 +116,7 @@ def export_program(
         arguments = arguments_of(example_inputs, name, signature)
         names = argument_names(signature, *arguments)
         program = _program(module, name, signature, arguments, dynamic_shapes, to)
+        check_types(program, name)
     else:
         raise TypeError(
             "module must be a torch.nn.Module or a torch.export.ExportedProgram, but got "

@@ -68,6 +68,15 @@ class TestTorchCompiling(CompilingTestCase):
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
 
+class TestTorchSumOfAnInput(_Torch, ModelTestCase):
+    """A Linear layer whose input is added to its output, which a kernel could write into."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        net, x = modules.residual(), modules.samples(40, 16)
+        return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
+
+
 class TestTorchTuning(_Torch, TuningTestCase):
     pass
 

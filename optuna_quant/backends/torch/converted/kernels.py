@@ -41,6 +41,7 @@ _FLOAT = frozenset(
         "linear",
         "matmul",
         "mm",
+        "sub",  # An addition that no kernel may take, see `sums`.
     }
 )
 _OF_FLOAT_WEIGHTS = frozenset(
@@ -123,7 +124,7 @@ def _is_integer(kernel: str) -> bool:
 
 
 def _is_compute(kernel: str) -> bool:
-    return not kernel.endswith((".add", ".embedding"))
+    return not kernel.endswith((".add", ".sub", ".embedding"))
 
 
 def _by_tensors(

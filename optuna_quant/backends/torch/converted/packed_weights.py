@@ -38,15 +38,16 @@ def pack_weights(graph: GraphModule, ops: Sequence[WrittenOp]) -> None:
         ops:
             What became of the ops.
     """
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return
+    kernels = {8: _int8, 4: _int4}
     for op in ops:
-        if op.mode != "weight_only" or op.op_type != "Linear":
+        if op.mode != "weight_only" or op.shape is None or op.bits is None:
             continue
-        if _is_for_int8(op):
-            _pack(graph, op, _int8)
-        elif _is_for_int4(op):
-            _pack(graph, op, _int4)
+        bits = packed_bits(
+            *(op.op_type, op.shape, op.bits, op.group_size),
+            has_zero_points="zero_points" in op.tensors,
+        )
+        if bits is not None:
+            _pack(graph, op, kernels[bits])
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
@@ -56,23 +57,41 @@ _INPUTS = 16
 """What the kernel for 8 bits reads at once: of any other number it reads beyond the weight."""
 
 
-def _is_for_int8(op: WrittenOp) -> bool:
-    assert op.shape is not None
-    inputs = op.shape[1]
-    one_group = op.group_size is not None and op.group_size >= inputs
-    is_plain = op.bits == 8 and one_group and "zero_points" not in op.tensors
-    return is_plain and inputs % _INPUTS == 0
+def packed_bits(
+    op_type: str,
+    shape: tuple[int, ...],
+    bits: int,
+    group_size: int | None,
+    *,
+    has_zero_points: bool,
+) -> int | None:
+    """The bits of the kernel that takes a weight as it is kept, on this processor.
 
+    Args:
+        op_type:
+            What the op is called.
+        shape:
+            The shape of its weight.
+        bits:
+            Bits of its codes.
+        group_size:
+            Inputs of a group; :obj:`None` for all.
+        has_zero_points:
+            Whether groups have a zero point of their own.
 
-def _is_for_int4(op: WrittenOp) -> bool:
-    assert op.shape is not None
-    outputs, inputs = op.shape
-    return (
-        op.bits == 4
-        and op.group_size in _GROUP_SIZES
-        and inputs % op.group_size == 0
-        and outputs % _OUTPUTS == 0
-    )
+    Returns:
+        8 or 4; :obj:`None` if there is no such kernel, so that it becomes floats at each run.
+    """
+    if op_type != "Linear":
+        return None
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return None
+    outputs, inputs = shape
+    size = inputs if group_size is None else group_size
+    if bits == 8 and size >= inputs and not has_zero_points and inputs % _INPUTS == 0:
+        return 8
+    fits = size in _GROUP_SIZES and inputs % size == 0 and outputs % _OUTPUTS == 0
+    return 4 if bits == 4 and fits else None
 
 
 def _pack(graph: GraphModule, op: WrittenOp, kernel: Any) -> None:

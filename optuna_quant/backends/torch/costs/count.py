@@ -85,7 +85,8 @@ def measure_costs(
     if source.piece is None:
         return count_costs(source, space)
     started = time.perf_counter()
-    latency = latency_table(space, build, source.piece.feed, seconds=seconds)
+    ops = {op.name: op for op in source.program.ops}
+    latency = latency_table(space, ops, build, source.piece.feed, seconds=seconds)
     tables = {"latency": latency, **counted_tables(source, space)}
     taken = time.perf_counter() - started
     _logger.info(f"Measured what {len(latency.ops)} ops take in {taken:.1f} s.")

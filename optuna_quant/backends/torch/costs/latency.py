@@ -15,6 +15,7 @@ from torch.fx import Interpreter
 from optuna_quant._common.steps import doing
 from optuna_quant.backends.base import as_used
 from optuna_quant.backends.torch.converted.kernels import kernel_nodes
+from optuna_quant.backends.torch.converted.packed_weights import packed_bits
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.timing import time_interleaved
 from optuna_quant.space.config import FP32
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Feed
     from optuna_quant.backends.torch.converted.lowering import LoweredProgram
     from optuna_quant.backends.torch.converted.model import TorchModel
+    from optuna_quant.backends.torch.graph.ops import TorchOp
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -39,6 +41,7 @@ _PART_OF_KERNELS = 0.3
 
 def latency_table(
     space: TuningSpace,
+    ops: Mapping[str, TorchOp],
     build: Callable[[QuantConfig], TorchModel],
     feed: Feed,
     *,
@@ -57,6 +60,8 @@ def latency_table(
     Args:
         space:
             The tuning space.
+        ops:
+            The ops of the program by name.
         build:
             Builds the model of a configuration.
         feed:
@@ -64,7 +69,7 @@ def latency_table(
         seconds:
             About how long models may run; building and compiling them comes on top.
     """
-    forms = _forms(space)
+    forms = _forms(space, ops)
     models = {form: build(config) for form, config in forms.items()}
     each = _PART_OF_KERNELS * seconds / len(models)
     count = f"{len(models)} forms" if len(models) > 1 else "one form"
@@ -89,29 +94,35 @@ def latency_table(
         for tunable in space.tunables:
             for name in tunable.ops:
                 for option in tunable.options:
-                    if form_of(option) == form:
+                    if form_of(option, ops[name]) == form:
                         costs[name][option.label] = shares[name]
     return CostTable("latency", "s", costs, (), fixed)
 
 
-def form_of(option: OpConfig) -> str:
-    """What decides which kernel runs an op: the mode, and the form of weights alone."""
+def form_of(option: OpConfig, op: TorchOp) -> str:
+    """What decides which kernel runs an op: the mode, and whether a kernel takes its few bits."""
     weight = option.weight
-    if option.mode == "weight_only" and weight is not None:
-        return f"weight_only {weight.bits}{'' if weight.group_size is None else ' groups'}"
-    return option.mode
+    if option.mode != "weight_only" or weight is None:
+        return option.mode
+    form = f"weight_only {weight.bits}{'' if weight.group_size is None else ' groups'}"
+    if op.form.op_type != "Linear" or op.shape is None:
+        return form  # There is one way for these.
+    kernel = packed_bits(
+        *(op.form.op_type, op.shape, weight.bits, weight.group_size),
+        has_zero_points=weight.scheme == "asym",
+    )
+    return form if kernel else f"{form} in floats"
 
 
-def _forms(space: TuningSpace) -> dict[str, QuantConfig]:
+def _forms(space: TuningSpace, ops: Mapping[str, TorchOp]) -> dict[str, QuantConfig]:
     """A configuration for each form, in which all ops have it that can."""
     found: dict[str, dict[str, OpConfig]] = {"fp32": {}}
     for tunable in space.tunables:
         for option in tunable.options:
-            ops = found.setdefault(form_of(option), {})
             for name in tunable.ops:
-                ops.setdefault(name, option)
+                found.setdefault(form_of(option, ops[name]), {}).setdefault(name, option)
     size = space.default().calibration_size
-    return {form: QuantConfig(ops, {}, size) for form, ops in found.items()}
+    return {form: QuantConfig(options, {}, size) for form, options in found.items()}
 
 
 class _Kernels:

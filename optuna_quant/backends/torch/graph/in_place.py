@@ -33,7 +33,7 @@ def replace_in_place(graph: Graph) -> None:
 
 
 def _functional(node: Node) -> Any:
-    if not writes_in_place(node):
+    if not writes_in_place(node) or not isinstance(node.args[0], torch.fx.Node):
         return None
     namespace, _, name = node.target._schema.name.partition("::")  # type: ignore[union-attr]
     if namespace != "aten" or not name.endswith("_") or name.endswith("__"):
@@ -85,3 +85,31 @@ def has_alias(node: Node) -> bool:
     if schema is None:
         return True
     return any(each.alias_info is not None for each in schema.returns)
+
+
+def written_by(node: Node) -> list[Node]:
+    """What a node writes into: the tensors behind the views that it gets.
+
+    Args:
+        node:
+            A node of a program.
+    """
+    if not writes_in_place(node):
+        return []
+    found: list[Node] = []
+    for place, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        given = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
+        found += map(_owner, _nodes_of(given))
+    return found
+
+
+def _owner(tensor: Node) -> Node:
+    """The node that gives the memory behind views."""
+    while tensor.op == "call_function" and tensor.args and has_alias(tensor):
+        first: Any = tensor.args[0]
+        if not isinstance(first, torch.fx.Node):
+            break
+        tensor = first
+    return tensor

@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
 
 from optuna_quant.backends.torch.graph.constant_view import constant_view
-from optuna_quant.backends.torch.graph.in_place import has_alias
+from optuna_quant.backends.torch.graph.in_place import written_by
 from optuna_quant.backends.torch.graph.normal_form import normalize
 from optuna_quant.backends.torch.graph.ops import TorchOp
 from optuna_quant.backends.torch.graph.ops import find_ops
@@ -341,7 +341,7 @@ def tensor_of(array: NDArray[Any]) -> torch.Tensor:
 
 def _copy_written_inputs(graph: Graph) -> None:
     """Let a program write into a copy where it would write into an input, or into a view of it."""
-    written = {_written(node) for node in graph.nodes}
+    written = {tensor for node in graph.nodes for tensor in written_by(node)}
     for node in list(graph.nodes):
         if node.op != "placeholder" or node not in written:
             continue
@@ -353,14 +353,6 @@ def _copy_written_inputs(graph: Graph) -> None:
             reader.replace_input_with(node, copied)
 
 
-def _written(node: Node) -> Any:
-    """Into what a node writes: the tensor behind the views of it; None if it does not."""
-    target: Any = node.args[0] if node.args and writes_in_place(node) else None
-    while getattr(target, "op", "") == "call_function" and target.args and has_alias(target):
-        target = target.args[0]
-    return target if isinstance(target, torch.fx.Node) else None
-
-
 def _check_buffers(graph: Graph) -> None:
     """Refuse a program that writes into what it keeps.
 
@@ -369,10 +361,10 @@ def _check_buffers(graph: Graph) -> None:
             If it does, so that what a candidate gives would depend on those before it.
     """
     for node in graph.nodes:
-        target = _written(node)
-        if target is not None and target.op == "get_attr":
+        kept = next((each for each in written_by(node) if each.op == "get_attr"), None)
+        if kept is not None:
             raise ValueError(
-                f"The module writes into {target.target!r} when it is called in evaluation mode, "
+                f"The module writes into {kept.target!r} when it is called in evaluation mode, "
                 "so what it gives depends on the calls before. Give a module that keeps no state "
                 "between calls, or pass the state as an argument."
             )

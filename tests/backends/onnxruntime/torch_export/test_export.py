@@ -427,11 +427,21 @@ def test_an_operator_without_a_conversion_is_named() -> None:
         ((torch.zeros(2, 3), 1, 2), "example_inputs do not fit .*too many positional arguments"),
         ({"x": torch.zeros(2, 3)}, "example_inputs do not fit the module Linear: missing"),
         (torch.zeros(2, 7), "cannot be exported to ONNX: .*(shape|size|dim)"),
+        (
+            torch.zeros(2, 3).double(),
+            r"in its forward it multiplies.*float64 and float32.*float\(\)",
+        ),
     ],
 )
 def test_wrong_examples(example: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         export_module(nn.Linear(3, 2), example)
+
+
+def test_the_layer_that_gets_another_type_is_named() -> None:
+    net = nn.Sequential(nn.ReLU(), nn.Linear(8, 2))
+    with pytest.raises(ValueError, match=r"in '1' it multiplies tensors of float16 and float32"):
+        export_module(net, torch.zeros(2, 8).half())
 
 
 def test_what_is_no_module_is_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +15,8 @@ from torch_modules import samples
 
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch.costs.latency import form_of
+from optuna_quant.backends.torch.graph.switched import SwitchedProgram
+from optuna_quant.backends.torch_program.export import export_program
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -139,17 +144,37 @@ def test_without_data_the_size_alone_is_known() -> None:
     assert given.conditions["inputs"] == "input 1x40"
 
 
+def _forms(net: nn.Module, wish: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
+    """The ops and schemes of each form."""
+    backend = TorchBackend(net, samples(2, 64), approach="weight_only")
+    space = backend.tuning_space(op_type_dict={"Linear": {"weight": wish}})
+    ops = {op.name: op for op in SwitchedProgram(export_program(net, (samples(2, 64),))).ops}
+    found: dict[str, set[tuple[str, str]]] = {}
+    for tunable in space.tunables:
+        for name, option in itertools.product(tunable.ops, tunable.options):
+            if option.mode == "weight_only" and option.weight is not None:
+                found.setdefault(form_of(option, ops[name]), set()).add(
+                    (name, option.weight.scheme)
+                )
+    return found
+
+
 def test_options_of_one_kernel_have_one_form() -> None:
-    backend = TorchBackend(randomized(nn.Linear(64, 16)), samples(2, 64), approach="weight_only")
-    wish = {"weight": {"bits": [8, 4], "scheme": ["sym", "asym"]}}
-    space = backend.tuning_space(op_type_dict={"Linear": wish})
-    forms: dict[str, set[str]] = {}
-    for option in space.tunables[0].options:
-        if option.mode == "weight_only" and option.weight is not None:
-            forms.setdefault(form_of(option), set()).add(option.weight.scheme)
+    net = nn.Sequential(randomized(nn.Linear(64, 16)))
     # The kernel for 8 bits takes neither zero points nor groups; that for 4 bits takes both.
-    assert forms == {
-        "weight_only 8": {"sym"},
-        "weight_only 8 groups": {"sym", "asym"},
-        "weight_only 4 groups": {"sym", "asym"},
+    assert _forms(net, {"bits": [8, 4], "scheme": ["sym", "asym"]}) == {
+        "weight_only 8": {("0", "sym")},
+        "weight_only 8 groups in floats": {("0", "sym"), ("0", "asym")},
+        "weight_only 4 groups": {("0", "sym"), ("0", "asym")},
+    }
+
+
+def test_what_no_kernel_takes_has_a_form_of_its_own() -> None:
+    # Of 80 inputs, groups of 32 would leave half a group; of 24 outputs, 16 at once leave 8.
+    layers = nn.Linear(64, 80), nn.Linear(80, 64), nn.Linear(64, 24)
+    net = nn.Sequential(*(randomized(each) for each in layers))
+    wish = {"bits": [4], "scheme": ["sym"], "group_size": [32]}
+    assert _forms(net, wish) == {
+        "weight_only 4 groups": {("0", "sym")},
+        "weight_only 4 groups in floats": {("1", "sym"), ("2", "sym")},
     }

@@ -29,12 +29,16 @@ class Caching(nn.Module):
             self.cache[0] = self.cache[0] + 1
         elif self.how == "views":
             self.cache.view(2, 6)[:, 1:3].add_(1)
-        else:
+        elif self.how == "split":
             self.cache.split(2)[1].mul_(2)
+        elif self.how == "out":
+            torch.add(x[:1], 1.0, out=self.cache[:1])
+        else:
+            torch._foreach_add_([x.clone(), self.cache], 1.0)
         return self.fc(x) + self.cache[0]
 
 
-@pytest.mark.parametrize("how", ["element", "views", "split"])
+@pytest.mark.parametrize("how", ["element", "views", "split", "out", "list"])
 def test_state_written_through_a_view_is_refused(how: str) -> None:
     with pytest.raises(ValueError, match="writes into 'cache' when it is called in evaluation"):
         TorchBackend(Caching(how), torch_modules.samples(2, 3), approach="dynamic")
@@ -54,6 +58,27 @@ class WritesIntoCopy(nn.Module):
 
 def test_a_copy_of_state_may_be_written() -> None:
     TorchBackend(WritesIntoCopy(), torch_modules.samples(2, 3), approach="dynamic")
+
+
+class WritesIntoList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Any) -> Any:
+        torch._foreach_mul_([x, x[:, :2]], 2.0)
+        return self.fc(x)
+
+
+def test_a_list_of_tensors_that_is_written_leaves_the_callers_tensor() -> None:
+    net = torch_modules.randomized(WritesIntoList())
+    x = torch_modules.samples(30, 6)
+    before, expected = x.clone(), net(x.clone())
+    backend = TorchBackend(net, x[:2].clone(), calibration_data=x.numpy())
+    fp32 = backend.tuning_space().fp32()
+    for model in (backend.simulated(fp32), backend.quantize(fp32)):
+        torch.testing.assert_close(model.native()(x), expected)
+        assert torch.equal(x, before)
 
 
 class WritesIntoView(nn.Module):
