@@ -141,7 +141,7 @@ def test_sizes_of_batches(
     evaluation = DataEvaluation(data, batch_size=batch_size)
     assert evaluation(model) == 1.0
     assert set(model.sizes) == sizes
-    assert evaluation.batch_size_for(model) == max(sizes)
+    assert evaluation.runs.batch_size_for(model) == max(sizes)
 
 
 # Batches that somebody has asked for.
