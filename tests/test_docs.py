@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from zygote import Zygote
 
 import optuna_quant
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+from optuna_quant.backends.onnxruntime.targets.table import TARGETS
 from optuna_quant.cli.parser import command_parser
 from optuna_quant.samplers import strategies
 
@@ -318,6 +320,58 @@ def test_what_pages_use_of_the_package_exists(path: Path) -> None:
             assert wrong_uses(block.text) == [], block.line
 
 
+def names_bound_by(tree: ast.Module) -> Iterator[str]:
+    """What a block gives a name to, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).split(".")[0]
+        elif isinstance(node, ast.ExceptHandler) and node.name is not None:
+            yield node.name
+
+
+def unknown_names(text: str) -> Iterator[tuple[int, str]]:
+    """Names in a page's Python that nothing before defines, and that are not told what they are.
+
+    They are told by a comment in the page's code, or as code in the paragraph before the block.
+    """
+    known = set(dir(builtins))
+    for block in run_pages.blocks(text):
+        if block.language != "python":
+            continue
+        try:
+            tree = ast.parse(block.text)
+        except SyntaxError:  # A part of a program, or a sketch of one.
+            continue
+        known.update(names_bound_by(tree))
+        known.update(re.findall(r"\w+", " ".join(re.findall(r"#.*", block.text))))
+        before = (
+            text[: block.start].rpartition("```python")[0].rstrip().removesuffix("<!-- run -->")
+        )
+        told = re.findall(r"`([^`\n]+)`", before.rstrip().rpartition("\n\n")[2])
+        known.update(word for each in told for word in re.findall(r"\w+", each))
+        used = (n for n in ast.walk(tree) if isinstance(n, ast.Name))
+        yield from ((block.line, n.id) for n in used if n.id not in known)
+
+
+@pytest.mark.parametrize("path", all_pages(), ids=name)
+def test_names_in_code_are_defined_or_explained(path: Path) -> None:
+    assert list(unknown_names(path.read_text())) == []
+
+
+def test_unknown_names_are_found() -> None:
+    first = "```python\nimport a\n\nb = a.c(d)\n```\n"
+    second = "Now `e`:\n\n```python\nf(b, e)  # f: a function\n```\n"
+    assert list(unknown_names(first)) == [(2, "d")]
+    assert list(unknown_names(f"{first}\n{second}")) == [(2, "d")]
+    assert list(unknown_names(second)) == [(4, "b")]
+
+
 def test_wrong_uses_are_found() -> None:
     block = "from optuna_quant import CorpusMetric\nCorpusMetric(name='a', bounds=(0, 1))\n"
     assert wrong_uses(block) == ["CorpusMetric(bounds=)"]
@@ -354,7 +408,7 @@ OPTUNAHUB = "optunahub/package/samplers/accuracy_aware_quantization/README.md"
 @pytest.mark.parametrize(
     ("page", "place"),
     [
-        ("docs/api.md", r"^\.\. autoclass:: optuna_quant\.samplers\.{cls}$"),
+        ("docs/api/samplers.md", r"^\.\. autoclass:: optuna_quant\.samplers\.{cls}$"),
         ("README.md", r"^\|[^|]*`{name}`[^|]*\|"),
         ("docs/command_line.md", r"^{name} {{2,}}\w"),
         ("docs/index.md", r"^strategies/{name}$"),
@@ -417,6 +471,13 @@ def test_page_of_recipes_has_a_row_for_each() -> None:
     assert sorted(rows) == sorted(RECIPES)
     chosen = [row for row in rows if not RECIPES[row].in_all]
     assert rows[-len(chosen) :] == chosen  # Those that "all" does not include come last.
+
+
+def test_page_of_targets_has_a_row_for_each() -> None:
+    text = (DOCS / "targets.md").read_text()
+    _, _, table = text.partition("| target | execution provider |")
+    firsts = re.findall(r"^\|([^|]*`[^|]*)\|", table.partition("\n\n")[0], re.M)
+    assert [found for first in firsts for found in re.findall(r"`([^`]+)`", first)] == [*TARGETS]
 
 
 @pytest.mark.parametrize("path", all_pages(), ids=name)

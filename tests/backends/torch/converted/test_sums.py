@@ -61,6 +61,14 @@ SUMS: dict[str, Callable[[Net, Tensor], object]] = {
     "view": _read_later,
     "in place": _in_place,
     "itself": _with_itself,
+    "ReLU": lambda net, x: net.lin(x).relu() + x,
+    "ReLU last": lambda net, x: x.sigmoid() + net.lin(x).relu(),
+    "ReLU in place": lambda net, x: net.lin(x).relu_() + x.sigmoid(),
+    "ReLU of both": lambda net, x: net.lin(x).relu() + net.other(x).relu(),
+    "ReLU and a layer": lambda net, x: net.lin(x).relu() + net.other(x),
+    "ReLU of three axes": lambda net, x: net.lin(x[None]).relu() + x[None],
+    "ReLU behind dropout": lambda net, x: net.drop(net.lin(x).relu()) + x,
+    "GELU": lambda net, x: torch.nn.functional.gelu(net.lin(x)) + x,
     "factor": lambda net, x: torch.add(net.lin(x), x.sigmoid(), alpha=2),
     "factor of the layer": lambda net, x: torch.add(x.sigmoid(), net.lin(x), alpha=2),
 }
@@ -86,11 +94,11 @@ def _check(program: Callable[[Tensor], object], expected: object, x: Tensor) -> 
     ("name", "approach"),
     [
         *((name, "static") for name in SUMS),
-        *((name, "dynamic") for name in ("input", "view", "in place")),
+        *((name, "dynamic") for name in ("input", "view", "ReLU")),
         *(
             pytest.param(name, "dynamic", marks=pytest.mark.slow)
             for name in SUMS
-            if name not in ("input", "view", "in place")
+            if name not in ("input", "view", "ReLU")
         ),
     ],
 )
