@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import copy
 from dataclasses import dataclass
+import logging
 from typing import Any
 import warnings
 
@@ -412,8 +413,8 @@ class _Recurrent(nn.Module):
 
 def test_texts_that_must_have_one_length_are_told(caplog: pytest.LogCaptureFixture) -> None:
     tokens = torch.arange(10).reshape(2, 5) % 9
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.INFO)
+    caplog.set_level(logging.INFO, "optuna")
+    caplog.set_level(logging.INFO, "optuna_quant")
     optuna.logging.enable_propagation()
     try:
         with warnings.catch_warnings():
@@ -425,7 +426,6 @@ def test_texts_that_must_have_one_length_are_told(caplog: pytest.LogCaptureFixtu
         assert "alone" not in caplog.text
     finally:
         optuna.logging.disable_propagation()
-        optuna.logging.set_verbosity(verbosity)
 
 
 @pytest.mark.parametrize(
