@@ -230,6 +230,18 @@ class CalibrationData:
                 start = stop
             seen += samples
 
+    def one_by_one(self, piece: Piece) -> Iterator[Feed]:
+        """Yield the samples of a piece as batches of one; none where they cannot be taken apart.
+
+        Args:
+            piece:
+                What :meth:`pieces` has given.
+        """
+        feed = {spec.name: piece.feed[spec.name] for spec in self._inputs}
+        if self.is_divisible(feed):
+            for i in range(piece.samples):
+                yield self._complete({name: array[i : i + 1] for name, array in feed.items()})
+
     def fingerprints(self, sizes: Iterable[int]) -> dict[int, str]:
         """Return a SHA-256 content hash of the first ``size`` samples, for each size.
 
