@@ -18,6 +18,10 @@ from optuna_quant.cli.messages import with_flags
         ),
         ('use op_types="all" or --op-types all', "use --op-types all"),
         (
+            'smaller: op_types=["default", "Gather"] or --op-types default,Gather), Add',
+            "smaller: --op-types default,Gather), Add",
+        ),
+        (
             "give it once: inputs={'scale': ...} (--input scale=VALUE).",
             "give it once: --input scale=VALUE.",
         ),
