@@ -37,8 +37,8 @@ def find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) -
         raise ValueError(
             f"There must be one array of labels in {where}, named 'labels', next to the model's "
             f"inputs ({', '.join(names)}); there are: {', '.join(given)}. Without labels, "
-            "metric='agreement' (of classes), 'cosine' and 'relative_error' compare a model "
-            "with the FP32 model."
+            "metric='agreement' (--metric agreement) of classes, or 'cosine' or 'relative_error' "
+            "in its place, compares a model with the FP32 model."
         )
     return named[0]
 

@@ -27,6 +27,7 @@ from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.content import external_tensors
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
+from optuna_quant.backends.onnxruntime.model.session_run import run_session
 from optuna_quant.backends.ranges.extremes import SampleExtremes
 from optuna_quant.backends.ranges.extremes import extremes_of
 from optuna_quant.backends.ranges.histogram import NotFiniteError
@@ -261,7 +262,7 @@ class _Collector:
         found = {name: feed[name] for name in tensors if name in feed}
         names = [name for name in tensors if name not in feed]
         if names and self._session is not None:
-            found.update(zip(names, self._session.run(names, feed), strict=True))
+            found.update(zip(names, run_session(self._session, names, feed), strict=True))
         return found
 
     def _settle(self, places: Mapping[str, str]) -> None:
@@ -294,11 +295,13 @@ class _Collector:
         if self._session is None or not self._outputs:
             return
         try:
-            outputs = self._session.run(self._outputs, piece.feed)
+            outputs = run_session(self._session, self._outputs, piece.feed)
         except Exception as error:
             shapes = {name: array.shape for name, array in piece.feed.items()}
+            notes = getattr(error, "__notes__", ())
+            said = " ".join([str(error).strip() + ("." if notes else ""), *notes])
             raise RuntimeError(
-                f"The model failed on {where}, with inputs of shape {shapes}: {error}"
+                f"The model failed on {where}, with inputs of shape {shapes}: {said}"
             ) from error
         # From the end, so that each array is dropped as soon as it has been counted.
         for name in reversed(self._outputs):
