@@ -40,7 +40,6 @@ from optuna_quant.evaluation.metrics.criterion import criterion_for
 from optuna_quant.evaluation.metrics.library import library_bounds
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
 from optuna_quant.evaluation.setup import Evaluate
-from optuna_quant.evaluation.timeout import check_evaluation_timeout
 from optuna_quant.tuning.direction import check_direction
 from optuna_quant.tuning.earlier_study import check_from_study
 from optuna_quant.tuning.early_stopping import make_stopping
@@ -105,7 +104,6 @@ def prepare(request: TuneOptions) -> TuningSetup:
     check_instance("backend", request.backend)
     options, tuning = request.evaluation, request.tuning_criterion or TuningCriterion()
     strategy = _strategy(request, tuning)
-    check_evaluation_timeout(options.evaluation_seconds)
     inputs = inputs_of(request)
     measured = _measured(request, inputs)
     measure = measured(request.evaluate, request.data)

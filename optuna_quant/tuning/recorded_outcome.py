@@ -23,8 +23,8 @@ from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
-from optuna_quant.study.blobs import read_text
 from optuna_quant.study.record_check import check_record
+from optuna_quant.study.recorded_space import recorded_left_out
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.conclude import conclude
@@ -235,8 +235,7 @@ def _costs(study: optuna.Study, space: TuningSpace) -> Costs | None:
 
 def _left_out(study: optuna.Study, space: TuningSpace) -> Mapping[str, OpGain | None]:
     """The ops that the space leaves out; what they cost is not told."""
-    kept = read_text(study, f"{record.LEFT_OUT}:{space.prefix}")
-    return {} if kept is None else dict.fromkeys(json.loads(kept))
+    return dict.fromkeys(recorded_left_out(study, space.prefix))
 
 
 def _has_scores(study: optuna.Study) -> bool:

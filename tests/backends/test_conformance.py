@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -211,23 +212,43 @@ def test_the_kind_of_sensitivity_that_is_missing_is_named() -> None:
         )
 
 
-def example_of_the_documentation() -> dict[str, Any]:
-    """The names that the first block of the page defines."""
+def examples_of_the_documentation() -> dict[str, Any]:
+    """The classes that the page defines."""
     text = (Path(__file__).parents[2] / "docs" / "backends.md").read_text()
-    block = re.search(r"<!-- run -->\n```python\n(.*?)```", text, re.DOTALL)
-    assert block is not None
-    names: dict[str, Any] = {}
-    exec(block[1], names)
+    names: dict[str, Any] = {"QuantConfig": QuantConfig}
+    for block in re.findall(r"<!-- run -->\n```python\n(.*?)```", text, re.DOTALL):
+        kept = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.Assign)
+        tree = ast.parse(block)
+        if any(isinstance(node, ast.ClassDef) for node in tree.body):
+            # What comes behind a class uses it.
+            last = max(i for i, n in enumerate(tree.body) if isinstance(n, ast.ClassDef))
+            tree.body = [node for node in tree.body[: last + 1] if isinstance(node, kept)]
+            exec(compile(tree, "backends.md", "exec"), names)
     return names
+
+
+def random_weights(seed: int = 0) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(8, 8)).astype(np.float32) for _ in range(3)]
 
 
 class TestExampleOfTheDocumentation(BackendTestCase, ModelTestCase, TuningTestCase):
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
-        rng = np.random.default_rng(0)
-        weights = [rng.normal(size=(8, 8)).astype(np.float32) for _ in range(3)]
-        backend = example_of_the_documentation()["NumpyBackend"]
-        return lambda: backend(weights)
+        backend = examples_of_the_documentation()["NumpyBackend"]
+        return lambda: backend(random_weights())
+
+
+class TestScoringExampleOfTheDocumentation(SensitivityTestCase):
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        backend = examples_of_the_documentation()["ScoringBackend"]
+        return lambda: backend(random_weights(), random_weights(1)[0])
+
+    @pytest.fixture
+    def make_other_backend(self) -> Callable[[], Backend]:
+        backend = examples_of_the_documentation()["ScoringBackend"]
+        return lambda: backend(random_weights(), random_weights(2)[0])
 
 
 class TestOnnxRuntimeParts(PartsTestCase):

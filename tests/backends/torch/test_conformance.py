@@ -55,7 +55,7 @@ class TestTorch(_Torch, BackendTestCase, ModelTestCase, CalibrationTestCase):
     pass
 
 
-class TestTorchSumOfAnInput(BackendTestCase, ModelTestCase):
+class TestTorchSumOfAnInput(_Torch, ModelTestCase):
     """A Linear layer whose input is added to its output, which a kernel could write into."""
 
     @pytest.fixture
