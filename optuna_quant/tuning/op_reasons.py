@@ -163,7 +163,7 @@ class OpReasons:
         missing = self.result.missing_ranges
         if op not in never_quantized(self.result.space, missing):
             return ""
-        return f"it has no quantization range: {missing[op]}"
+        return str(missing[op])
 
     def _cause(self, op: str, it: str) -> str:
         found = self._in_fallback.get(op)

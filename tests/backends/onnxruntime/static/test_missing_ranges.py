@@ -162,6 +162,21 @@ def test_only_the_ops_around_the_tensor_stay_in_fp32(
     assert not floats & matmuls
 
 
+def test_measuring_costs_tells_it_once_whatever_it_builds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, data, _ = where_mask(-np.inf)
+    backend = OnnxRuntimeBackend(model, calibration_data=data, approach="static", recipes="all")
+    space = backend.tuning_space(op_types="all")
+    assert any(len(values) > 1 for values in space.recipes.values())
+    with caplog.at_level(logging.WARNING, "optuna_quant"):
+        backend.costs(space)  # With models that are calibrated on one sample for it.
+        backend.quantize(space.default())
+    said = [r.getMessage() for r in caplog.records if "in FP32 although" in r.getMessage()]
+    assert len(said) == 1
+    assert "samples 0 to 0" not in said[0]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_op_alone(name: str) -> None:
     make, left_out, _ = CASES[name]
