@@ -121,9 +121,13 @@ class OpReasons:
     Args:
         result:
             The result.
+        asks_runtime:
+            Whether models are built, one for each op that would save nothing, to ask the runtime
+            what it would compute for it.
     """
 
     result: Outcome
+    asks_runtime: bool = True
 
     def of(self, op: str) -> str:
         """Why an op runs as it does, in a sentence without its end."""
@@ -194,7 +198,7 @@ class OpReasons:
     def _floats_anyway(self, op: str) -> str:
         """That the runtime computes an op in floats even if it is asked for integers, and why."""
         tunable, config, backend = self._tunable(op), self.result.config, self.result.backend
-        if backend is None or config is None:
+        if backend is None or config is None or not self.asks_runtime:
             return ""
         option = tunable.quantized[0]
         try:

@@ -82,7 +82,7 @@ def report(
         for op, config in result.config.ops.items()
     ]
     if reasons:
-        why = OpReasons(result)
+        why = OpReasons(result, asks_runtime=False)
         for row in rows:
             if not row["note"] and not result.config.ops[str(row["op"])].is_quantized:
                 row["note"] = why.of(str(row["op"]))
