@@ -89,7 +89,7 @@ class _Evaluation:
     told_at: float = field(default_factory=lambda: _FIRST_TOLD_SECONDS)
 
 
-class EvaluationWatch:
+class EvaluationWatchdog:
     """Watches the evaluations of this process, from a thread that lives as long as they run.
 
     Args:

@@ -10,13 +10,14 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from optuna_quant.callbacks.exit_policy import busy_seconds
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import busy_seconds
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.callbacks.trial_line import clock
 from optuna_quant.callbacks.trial_line import shown_best
 from optuna_quant.callbacks.wording import shown_loss
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import MeasureObjective
+from optuna_quant.costs.recorded_objective import objective_name
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import ranked
@@ -195,7 +196,7 @@ def status_of(study: optuna.Study) -> Status:
             else _outcome(bool(met), bool(trials), at_work=bool(alive))
         ),
         criterion=_criterion(study),
-        objective=str(study.user_attrs.get(record.OBJECTIVE, OPS)),
+        objective=objective_name(study),
         baseline=None if baseline is None else baseline.value,
         best=best,
         best_trial=None if nearest is None else nearest.trial.number,

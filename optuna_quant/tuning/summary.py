@@ -15,7 +15,7 @@ from optuna_quant.backends.base import WeighsFloats
 from optuna_quant.backends.base import shown_sizes_of
 from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.callbacks import StopReason
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS

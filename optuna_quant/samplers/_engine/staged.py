@@ -218,7 +218,7 @@ class _StagedPolicy(Policy):
         outcome = history.outcomes.get(config.key)
         if outcome is None:
             return None
-        seen = self._sampled.evidence(history, outcome)
+        seen = self._sampled.partial_evaluation(history, outcome)
         if seen is not None and outcome.is_partial:
             if not seen.suffices(fidelity):
                 return None

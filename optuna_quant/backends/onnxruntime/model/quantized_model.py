@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
+from functools import wraps
 import os
 from pathlib import Path
 from threading import RLock
@@ -348,9 +349,12 @@ class QuantizedModel:
         session: Any = self.session
         run = session.run
 
-        def shown(outputs: Any, feed: Any, *args: Any, **kwargs: Any) -> Any:
-            watch(feed)
-            return run(outputs, feed, *args, **kwargs)
+        @wraps(run)
+        def shown(*args: Any, **kwargs: Any) -> Any:
+            feed = args[1] if len(args) > 1 else kwargs.get("input_feed")
+            if isinstance(feed, Mapping):  # Otherwise ONNX Runtime says what is wrong.
+                watch(feed)
+            return run(*args, **kwargs)
 
         session.run = shown
         try:

@@ -1,4 +1,4 @@
-"""Strategies that search with evidence: what they promise, whatever the samples say."""
+"""Strategies that search with early stopping: what they promise, whatever the samples say."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def asked(study: optuna.Study) -> list[tuple[str, str, int | str]]:
 
 
 def check(study: optuna.Study, evaluation: SampleScores, backend: FakeBackend) -> None:
-    """What holds for every search with evidence."""
+    """What holds for every search with early stopping."""
     space = backend.tuning_space()
     assert evaluation.most_repeats == 1
     assert not evaluation.calls
@@ -500,7 +500,7 @@ def test_without_samples_all_is_as_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERING)
-def test_evidence_is_no_reason_for_a_worse_answer(name: str) -> None:
+def test_early_stopping_is_no_reason_for_a_worse_answer(name: str) -> None:
     backend = backend_of()
     found = []
     for stopping in (STOPPING, None):
