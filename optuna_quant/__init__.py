@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.sensitivities.measure import sensitivity
     from optuna_quant.tuning.sensitivities.table import SensitivityTable
 
+
+# Our loggers are heard where Optuna's are, at the same verbosity and in the same form. They cannot
+# be below Optuna's by their names. This is done once, here: the command has another parent.
+logging.getLogger(__name__).parent = logging.getLogger("optuna")
 
 __all__ = [
     "AccuracyCriterion",

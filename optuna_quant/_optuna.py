@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import json
-import logging
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ from typing import Protocol
 
 from optuna.exceptions import StorageInternalError
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.logging import get_logger
 from optuna.storages import BaseStorage
 from optuna.storages import GrpcStorageProxy
 from optuna.storages import JournalStorage
@@ -49,10 +47,6 @@ if TYPE_CHECKING:
 
 TRIAL_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
 """Where Optuna logs how a trial has ended."""
-
-# Our loggers are heard where Optuna's are, at the same verbosity and in the same form. They cannot
-# be below Optuna's by their names.
-logging.getLogger("optuna_quant").parent = get_logger("optuna")
 
 CONSTRAINT_PREFIX = "constraints:"
 """What the names of the system attributes begin with that hold the constraints of a trial."""

@@ -62,8 +62,6 @@ def pytest_collection_finish() -> None:
 def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Pytest listens at the root, which Optuna's loggers do not reach.
-    import optuna_quant._optuna  # noqa: F401 (it would say otherwise later)
-
     logging.getLogger("optuna_quant").parent = logging.getLogger()
 
 

@@ -28,6 +28,8 @@ from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import ranked
 from optuna_quant.sequential import Decision
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.missing_ranges import as_it_runs
+from optuna_quant.study.missing_ranges import find_missing_ranges
 from optuna_quant.study.stage_words import shown_stage
 from optuna_quant.study.trial_view import TrialView
 
@@ -157,6 +159,7 @@ def reference_for(
     for trial in (*again[-1:], *(c.trial for c in met[:1]), *reversed(last)):
         config = config_of(space, trial)
         if config is not None and config.quantized_ops:
+            config = as_it_runs(config, find_missing_ranges(study))
             return Reference(config, trial.number)
     return None
 
@@ -172,6 +175,7 @@ def _tries(
     config = config_of(space, trial)
     if config is None:
         return ""
+    config = as_it_runs(config, find_missing_ranges(study))
     than = reference_for(study, trials, trial.number, policy) if config.quantized_ops else None
     return shown_config(config, space, than=than, left_out=left_out)
 
@@ -256,6 +260,7 @@ def shown_best(
     config = config_of(space, best.trial)
     parts = [f"trial {best.trial.number}", shown_gain(study, best, objective)]
     if config is not None:
+        config = as_it_runs(config, find_missing_ranges(study))
         parts.append(shown_config(config, space, left_out=left_out))
     return ", ".join(part for part in parts if part)
 

@@ -18,7 +18,8 @@ from optuna_quant._common.printable import printable
 _PACKAGE = __name__.partition(".")[0]
 
 _IN_PYTHON = re.compile(
-    r"\b[a-z_]+=(?:\{[^}]*\}|[\w.\'\"]*) (?:\((?P<one>--[^)]+)\)|or (?P<other>--[a-z-]+ \w+))"
+    r"\b[a-z_]+=(?:\{[^}]*\}|\[[^]]*\]|[\w.\'\"]*) "
+    r"(?:\((?P<one>--[^)]+)\)|or (?P<other>--[a-z-]+ \w+(?:,\w+)*))"
 )
 """What messages of the library advise in Python, with the flag of the command behind it."""
 

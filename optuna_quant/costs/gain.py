@@ -55,6 +55,9 @@ class Gain:
             The threads of a run; :obj:`None` if not known.
         runs:
             How often each model was run.
+        inputs:
+            The shape of the input whose size the model leaves open, such as ``input_ids 1x22``;
+            empty if there is none.
     """
 
     seconds: float | None = None
@@ -65,6 +68,7 @@ class Gain:
     batch: int | None = None
     threads: int | None = None
     runs: int = 0
+    inputs: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -132,6 +136,8 @@ class Gain:
         parts = []
         if self.batch is not None:
             parts.append(f"batch {self.batch}")
+        if self.inputs:
+            parts.append(self.inputs)
         if self.threads is not None:
             parts.append(f"{self.threads} thread{'' if self.threads == 1 else 's'}")
         return "".join(f", {part}" for part in parts)

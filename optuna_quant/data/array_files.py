@@ -90,8 +90,10 @@ def _member(file: Any, name: str, path: Path, what: str) -> NDArray[Any]:
 def _reason(error: Exception, subject: str) -> str:
     if isinstance(error, ValueError) and "allow_pickle" in str(error):
         return (
-            f"{subject} holds Python objects instead of numbers, which NumPy stores for samples "
-            "of different shapes; give them all one shape, or pass a list of batches in Python"
+            f"{subject} holds Python objects instead of numbers, as arrays of strings that come "
+            "from pandas do, and samples of different shapes; write class numbers for strings "
+            "(or array.astype(str)), and give samples one shape or pass a list of batches in "
+            "Python"
         )
     if isinstance(error, (*_DAMAGED, pickle.UnpicklingError, ValueError, KeyError)):
         text = " ".join(str(error).split())

@@ -28,6 +28,7 @@ from optuna_quant.data.sample_checks import cure_of_texts
 from optuna_quant.data.sample_checks import find_labels
 from optuna_quant.data.sample_checks import have_batch_of_one
 from optuna_quant.data.sample_checks import unwrapped
+from optuna_quant.data.sample_checks import warn_of_others
 from optuna_quant.data.transformed import transformed
 
 
@@ -135,6 +136,7 @@ class ArrayData(LabelledData):
     def __init__(self, arrays: Mapping[str, Any], where: str = _THE_DATA) -> None:
         self._where = where
         self._arrays = {name: _as_array(array, name, where) for name, array in arrays.items()}
+        self._told: set[str] = set()
 
     @property
     def arrays(self) -> Mapping[str, NDArray[Any]]:
@@ -156,6 +158,10 @@ class ArrayData(LabelledData):
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that the arrays fit a model's inputs."""
         labels = self._labels(inputs)
+        if labels is not None:
+            kept = find_labels(self._arrays, inputs, self._where)
+            others = (name for name in self._arrays if name != kept)
+            warn_of_others(others, inputs, self._where, self._told)
         is_whole = are_whole(inputs, {n: a.shape[1:] for n, a in self._arrays.items()})
         for spec in inputs:
             array = self._arrays[spec.name]
@@ -229,6 +235,7 @@ class DatasetData(LabelledData):
         self._where = where
         self._dataset = dataset
         self._transform = transform
+        self._told: set[str] = set()
 
     @property
     def dataset(self) -> Samples:
@@ -291,13 +298,17 @@ class DatasetData(LabelledData):
             check_inputs(sample, names, where, labels=False)
             named: Mapping[str, Any] = sample
         elif isinstance(sample, Mapping):
-            named, label = sample, sample[find_labels(sample, inputs, where)]
+            labels = find_labels(sample, inputs, where)
+            named, label = sample, sample[labels]
+            others = (name for name in sample if name != labels)
+            warn_of_others(others, inputs, self._where, self._told)
         elif not self.needs_labels and len(names) == 1 and not isinstance(sample, tuple | list):
             named = {names[0]: sample}
         elif isinstance(sample, tuple | list) and len(sample) == 2:
             given, label = sample
             if isinstance(given, Mapping):
                 check_inputs(given, names, where)
+                warn_of_others(given, inputs, self._where, self._told)
                 named = given
             elif len(names) == 1:
                 named = {names[0]: unwrapped(given)}

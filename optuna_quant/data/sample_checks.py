@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.data.constant_inputs import cure_of_missing
 
 
@@ -36,8 +37,8 @@ def find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) -
         raise ValueError(
             f"There must be one array of labels in {where}, named 'labels', next to the model's "
             f"inputs ({', '.join(names)}); there are: {', '.join(given)}. Without labels, "
-            "metric='agreement' (of classes), 'cosine' and 'relative_error' compare a model "
-            "with the FP32 model."
+            "metric='agreement' (--metric agreement) of classes, or 'cosine' or 'relative_error' "
+            "in its place, compares a model with the FP32 model."
         )
     return named[0]
 
@@ -73,8 +74,7 @@ def check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], wh
         fits = dtype.kind in "OUS"
     else:
         fits = dtype == spec.dtype or dtype.kind == spec.dtype.kind == "f"
-        # As a module takes them: truth values and narrower integers lose nothing.
-        fits = fits or (spec.dtype.kind in "iu" and np.can_cast(dtype, spec.dtype, "safe"))
+        fits = fits or loses_nothing(dtype, spec.dtype)
     if spec.shape is not None:
         fits = fits and len(shape) == len(spec.shape)
         fits = fits and all(
@@ -84,12 +84,58 @@ def check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], wh
     if not fits:
         raise ValueError(
             f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
-            f"{spec}.{cure_of_texts(dtype)} Prepare the evaluation data exactly as for inference; "
-            "transform= (--transform) can do that."
+            f"{spec}.{cure_of_texts(dtype)}{cure_of_wide(dtype, spec.dtype)} Prepare the "
+            "evaluation data exactly as for inference; transform= (--transform) can do that."
         )
     if 0 in shape[1:]:
         raise ValueError(
             f"Input {spec.name!r}: {where} is empty, with shape {shape}; the model expects {spec}."
+        )
+
+
+def loses_nothing(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether numbers become integers of a model's input as a module takes them.
+
+    Truth values and narrower integers do, such as the tokens of a tokenizer in int32.
+    """
+    return wanted.kind in "iu" and np.can_cast(given, wanted, "safe")
+
+
+def cure_of_wide(given: np.dtype[Any], wanted: np.dtype[Any]) -> str:
+    """What to do about integers that are wider than the model's; empty if they are not."""
+    if not (given.kind in "iu" and wanted.kind in "iu"):
+        return ""
+    return (
+        f" The model was exported for {wanted}: export it with an example (example_inputs) of "
+        f"{given}, or cast the data to {wanted}."
+    )
+
+
+def warn_of_others(
+    given: Iterable[object], inputs: Sequence[InputSpec], where: str, told: set[str]
+) -> None:
+    """Warn once of each name in data that is no input of the model and no labels.
+
+    Args:
+        given:
+            All names.
+        inputs:
+            The inputs of the model.
+        where:
+            What the data are, for the message.
+        told:
+            The names that it has been told of; those that are new are added.
+    """
+    names = [spec.name for spec in inputs]
+    others = [str(name) for name in given if name not in names and name not in LABELS]
+    new = [name for name in dict.fromkeys(others) if name not in told]
+    if new:
+        told.update(new)
+        is_one = len(new) == 1
+        warn_user(
+            f"{', '.join(map(repr, new))} in {where} "
+            f"{'is no input' if is_one else 'are no inputs'} that the model takes from them and "
+            f"{'is' if is_one else 'are'} ignored: those are {names}."
         )
 
 

@@ -193,6 +193,12 @@ class _Unnamed(LabelledData):
         key = (self.needs_labels, *names)
         if key not in self._opened:
             given = self._inputs
+            if _are_dicts(given) and len(names) > 1:
+                raise ValueError(
+                    "The inputs of the evaluation data are a list of dicts, one for each sample, "
+                    "and their labels come apart: give pairs of both, list(zip(inputs, labels)), "
+                    f"or a dict of arrays with the keys {', '.join(names)}."
+                )
             if not isinstance(given, Mapping) and len(names) > 1:
                 raise ValueError(
                     f"{_THE_DATA[0].upper()}{_THE_DATA[1:]} are one array, but the model has "
@@ -323,3 +329,8 @@ def _batch_size(item: Any) -> int | None:
             return None
         sizes.add(len(part))
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def _are_dicts(given: object) -> bool:
+    """Whether samples are given as a list of dicts."""
+    return isinstance(given, list | tuple) and bool(given) and isinstance(given[0], Mapping)

@@ -216,10 +216,21 @@ class BaselineChecks:
         right, chance = counts.part_right(0), counts.chance
         if not _is_chance(right, chance, self._samples):
             return
+        is_right = f"The FP32 model is right for {100 * right:.3g}% of {self._where}, which"
+        by_chance = f"{100 * chance:.3g}% with {counts.classes} classes"
+        swapped = 1 - right
+        if counts.classes == 2 and not _is_chance(swapped, 1 - chance, self._samples):
+            self._warn(
+                f"{is_right} is less than by chance ({by_chance}). With the two classes swapped "
+                f"it would be right for {100 * swapped:.3g}%: are they numbered like the model's "
+                "outputs?"
+            )
+            return
+        told = f"is no better than chance ({by_chance})"
+        if right > chance:
+            told = f"cannot be told from chance ({by_chance}) with {self._samples} samples"
         said = (
-            f"The FP32 model is right for {100 * right:.3g}% of {self._where}, which is no "
-            f"better than chance ({100 * chance:.3g}% with {counts.classes} classes): are the "
-            "labels in the order of the samples, and numbered from 0?"
+            f"{is_right} {told}: are the labels in the order of the samples, and numbered from 0?"
         )
         for shift, cure in ((1, "taken off"), (-1, "added to")):
             shifted = counts.part_right(shift)

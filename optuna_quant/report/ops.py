@@ -29,7 +29,7 @@ def op_facts(result: Outcome) -> tuple[OpFacts, ...]:
             The result.
     """
     reasons = OpReasons(result)
-    frame = report(result, result.known_executed, others=False)
+    frame = report(result, result.known_executed, others=False, reasons=False)
     return tuple(_op_facts(row, result, reasons) for row in frame.to_dict("records"))
 
 

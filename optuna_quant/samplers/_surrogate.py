@@ -39,6 +39,8 @@ from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.space.blocks import checked_blocks
 from optuna_quant.study.kept_blocks import keep_blocks
 from optuna_quant.study.kept_blocks import kept_blocks
+from optuna_quant.study.missing_ranges import find_missing_ranges
+from optuna_quant.study.missing_ranges import never_quantized
 
 
 if TYPE_CHECKING:
@@ -248,7 +250,13 @@ class SurrogateQuantSampler(QuantSampler):
         show: Callable[[float], str] = partial(show_measure, measure)
         if objective is not None and objective.name == measure:
             show = objective.show
-        text = in_words(found, criterion=self._criterion, measure=measure, show=show)
+        text = in_words(
+            found,
+            criterion=self._criterion,
+            measure=measure,
+            show=show,
+            missing=never_quantized(self._space, find_missing_ranges(study)),
+        )
         return replace(found, text=text)
 
     def _policy_by_record(

@@ -104,6 +104,8 @@ OBJECTIVE = "optuna_quant:objective"
 
 WARNING = "optuna_quant:warning:"
 """With a hash behind it: something that is suspicious about the data, in words."""
+MISSING_RANGE = "optuna_quant:missing_range:"
+"""With a hash behind it: an op without a quantization range, why, and the samples at fault."""
 
 # System attributes of a study.
 HOLDOUT_SPLIT = "optuna_quant:holdout"

@@ -32,6 +32,8 @@ from optuna_quant.space.left_out import by_reason
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.data_warnings import find_warnings
 from optuna_quant.study.evaluation_cost import full_evaluations
+from optuna_quant.study.missing_ranges import find_missing_ranges
+from optuna_quant.study.missing_ranges import shown_faults
 from optuna_quant.tuning.finalists import finalists
 from optuna_quant.tuning.interval import recorded_interval
 from optuna_quant.tuning.measured_once import recorded_measurement
@@ -66,6 +68,9 @@ Found = TypeVar("Found", bound=Outcome)
 _WELL_SEEN = 0.25
 # How many reasons for which ops are not searched are told.
 _MOST_REASONS = 2
+_MEND_DATA = (
+    "Some ops have no quantization range because of the calibration data: mend these first."
+)
 
 
 def conclude(
@@ -113,8 +118,13 @@ def conclude(
     baseline = get_baseline(study)
     compared = models_compared(study)
     config = None if best is None else space.config_from_params(best.trial.params)
+    missing = find_missing_ranges(study)
+    faults = shown_faults(missing, sum(len(each.ops) for each in space.tunables))
     if config is not None and not config.quantized_ops:
         explanation = explain_no_gain(config, objective, stop, original=original_of(backend))
+        if faults and explanation is not None:
+            # Other costs or devices are no remedy as long as the data are at fault.
+            stop = replace(stop, message=f"{explanation.text} {_MEND_DATA}")
     else:
         explanation = _explained(
             _explanation(study, policy, config), backend, space, left_out or {}
@@ -149,7 +159,7 @@ def conclude(
         gain=gain,
         known_objective=objective if isinstance(objective, KnownObjective) else None,
         left_out={} if left_out is None else left_out,
-        warnings=find_warnings(study),
+        warnings=(*find_warnings(study), *([faults] if faults else [])),
         explanation=explanation,
     )
 

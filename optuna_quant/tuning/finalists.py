@@ -136,7 +136,16 @@ def measure_finalists(
         batch=feed.samples,
         threads=fp32.threads if isinstance(fp32, HasThreads) else None,
         runs=measured.runs,
+        inputs=_shown_inputs(fp32, feed),
     )
+
+
+def _shown_inputs(model: Model, feed: FeedOf) -> str:
+    """The shape of the first input whose size the model leaves open; empty if there is none."""
+    for spec in model.inputs:
+        if spec.shape is not None and any(not isinstance(axis, int) for axis in spec.shape[1:]):
+            return f"{spec.name} {'x'.join(map(str, feed.feed[spec.name].shape))}"
+    return ""
 
 
 def _sizes(candidate: Candidate, fp32: Model) -> Gain:

@@ -25,6 +25,7 @@ from optuna_quant.samplers._models.explanation_text import percent
 from optuna_quant.samplers._models.explanation_text import probability
 from optuna_quant.samplers._models.explanation_text import shown_saving
 from optuna_quant.space.config import OpConfig
+from optuna_quant.study.missing_ranges import never_quantized
 from optuna_quant.tuning.tried_ops import TriedOp
 from optuna_quant.tuning.tried_ops import tried_ops
 from optuna_quant.tuning.what_runs import op_runs
@@ -120,9 +121,13 @@ class OpReasons:
     Args:
         result:
             The result.
+        asks_runtime:
+            Whether models are built, one for each op that would save nothing, to ask the runtime
+            what it would compute for it.
     """
 
     result: Outcome
+    asks_runtime: bool = True
 
     def of(self, op: str) -> str:
         """Why an op runs as it does, in a sentence without its end."""
@@ -144,6 +149,9 @@ class OpReasons:
         """Why an op is in fallback: what keeps it there, and what a trial has shown."""
         where = f"in {precision_of(option)}"
         it = self._it(op)
+        missing = self._missing_range(op)
+        if missing:
+            return f"{where}: {missing}"
         if self.result.is_fp32:
             gain = self._gains.get(self._tunable(op).name)
             said = "" if gain is None else f" ({_alone(it, gain)})"
@@ -153,6 +161,13 @@ class OpReasons:
         if found is None or found.error is None:
             told.reverse()  # What a trial has shown is the reason then.
         return f"{where}: {'; '.join(filter(None, told))}"
+
+    def _missing_range(self, op: str) -> str:
+        """That an op has no range, if it could not be quantized without."""
+        missing = self.result.missing_ranges
+        if op not in never_quantized(self.result.space, missing):
+            return ""
+        return str(missing[op])
 
     def _cause(self, op: str, it: str) -> str:
         found = self._in_fallback.get(op)
@@ -183,7 +198,7 @@ class OpReasons:
     def _floats_anyway(self, op: str) -> str:
         """That the runtime computes an op in floats even if it is asked for integers, and why."""
         tunable, config, backend = self._tunable(op), self.result.config, self.result.backend
-        if backend is None or config is None:
+        if backend is None or config is None or not self.asks_runtime:
             return ""
         option = tunable.quantized[0]
         try:

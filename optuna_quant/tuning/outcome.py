@@ -23,6 +23,7 @@ from optuna_quant.samplers._models.explanation_text import NOT_ALLOWED
 from optuna_quant.samplers._models.explanation_text import OPEN
 from optuna_quant.samplers._models.explanation_text import cause_of
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.missing_ranges import find_missing_ranges
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.study.trial_view import views
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import ExecutedOp
+    from optuna_quant.backends.base import MissingRange
     from optuna_quant.costs.gain import Gain
     from optuna_quant.costs.gain_per_op import OpGain
     from optuna_quant.criteria import AccuracyCriterion
@@ -230,6 +232,11 @@ class Outcome:
             return ()
         found = self.backend.ops_left_out(self.space)
         return tuple(each for each in found if each.op not in self.left_out)
+
+    @cached_property
+    def missing_ranges(self) -> Mapping[str, MissingRange]:
+        """Why ops have no quantization range, and so stay in floats in static mode, by op."""
+        return find_missing_ranges(self.study)
 
     @cached_property
     def other_recipes(self) -> tuple[str, ...]:

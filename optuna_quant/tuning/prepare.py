@@ -39,6 +39,7 @@ from optuna_quant.evaluation.holdout_split import split_holdout
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.criterion import check_tolerance
 from optuna_quant.evaluation.metrics.criterion import criterion_for
+from optuna_quant.evaluation.metrics.library import library_bounds
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.tuning.direction import check_direction
@@ -108,7 +109,7 @@ def prepare(request: TuneOptions) -> TuningSetup:
     inputs = inputs_of(request)
     measured = _measured(request, inputs)
     measure = measured(request.evaluate, request.data)
-    accuracy = _criterion(request, measure)
+    accuracy, asked = _criterion(request, measure)
     calibration_data = calibration_data_of(request)
     held_out = _held_out(request, measured)
     stopping = make_stopping(
@@ -157,7 +158,7 @@ def prepare(request: TuneOptions) -> TuningSetup:
         transform=options.transform,
         split=fitted.split,
         batches=batches,
-        warnings=warnings,
+        warnings=(*([asked] if asked else []), *warnings),
         verify=options.verify,
         objective=None if tuning.objective is None else as_objective(tuning.objective),
         costs=given_costs,
@@ -230,16 +231,20 @@ def _measured(request: TuneOptions, inputs: InputValues | None) -> _Measured:
     )
 
 
-def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
+def _criterion(request: TuneOptions, measure: Evaluate) -> tuple[AccuracyCriterion, str]:
+    """The criterion, and what is asked about its tolerance; empty if nothing is."""
     of_data = measure.sample_metric if isinstance(measure, DataEvaluation) else None
     for function in (request.evaluate, request.metric):
         check_direction(function, request.accuracy_criterion)
     found = criterion_for(of_data, request.accuracy_criterion)
-    check_tolerance(found, bounds=measure.bounds if isinstance(measure, DataEvaluation) else None)
+    bounds = measure.bounds if isinstance(measure, DataEvaluation) else None
+    if bounds is None and of_data is not None:
+        bounds = library_bounds(of_data)
+    asked = check_tolerance(found, bounds=bounds)
     threads = request.evaluation.evaluation_threads
     if threads is not None and request.data is None:
         raise ValueError(f"evaluation_threads={threads!r} is for data, not for evaluate.")
-    return found
+    return found, asked
 
 
 def calibration_data_of(request: TuneOptions) -> CalibrationLike | None:

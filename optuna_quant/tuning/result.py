@@ -199,7 +199,8 @@ class TuningResult(Outcome):
             A row per op of the tuning space, with the columns ``op``, ``op_type``, ``mode``,
             ``activation`` and ``weight`` (how each is quantized, empty if not), ``runs`` (what
             the runtime executes), ``as_asked`` (whether that is of the kind that the mode asks
-            for; :obj:`None` if not known) and ``note``; also ``accuracy_level`` where ops in
+            for; :obj:`None` if not known) and ``note`` (what the runtime says, and why an op is in
+            fallback); also ``accuracy_level`` where ops in
             weight-only mode have one. Where costs are known there follow
             ``seconds_gained`` and ``bytes_gained``, what the op gains in its option against FP32
             while all else is the same (0 in fallback), for another objective ``gained``; and a

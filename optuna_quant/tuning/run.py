@@ -33,6 +33,7 @@ from optuna_quant.study.compatibility import signature_of_models
 from optuna_quant.study.data_warnings import keep_warnings
 from optuna_quant.study.gone import StudyGoneError
 from optuna_quant.study.gone import named_if_gone
+from optuna_quant.study.missing_ranges import MissingRangesKeeper
 from optuna_quant.study.names import find_name
 from optuna_quant.study.others import is_searched
 from optuna_quant.study.others import running_elsewhere
@@ -251,11 +252,15 @@ class TuningRun:
         problem.keep(study)
         if not running_elsewhere(study):
             try_again(study, setup.space)
-        observers = self._observers(progress)
+        ranges = MissingRangesKeeper(setup.backend)
+        ranges.keep(study)  # What costs were measured of.
+        observers: list[Callable[[optuna.Study, FrozenTrial], None]] = [ranges]
+        observers += self._observers(progress)
         with named_if_gone(study):
             stop = optimize(study, objective, setup.policy, observers, n_jobs=options.n_jobs)
             if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
                 stop = finish_promising(study, objective, observers, stop, policy=setup.policy)
+            ranges.keep(study)
             return finish(setup, study, stop, objective, callbacks=options.callbacks)
 
     def _observers(self, progress: Progress) -> list[Callable[[optuna.Study, FrozenTrial], None]]:

@@ -225,6 +225,14 @@ def _first_line(result: Outcome) -> str:
 
 def _shown_fp32(result: Outcome) -> str:
     """That the FP32 model is the answer, and what was tried before."""
+    without = sum(bool(each.samples) for each in result.missing_ranges.values())
+    if result.stopped_because == StopReason.NO_GAIN and without:
+        total = sum(len(each.ops) for each in result.space.tunables)
+        return (
+            f"NO GAIN: {without} of {total} ops have no quantization range because of the "
+            f"calibration data, and {shown_best(result, sentence=False)} as long as they stay "
+            "in floats, as far as the cost table tells."
+        )
     if result.stopped_because == StopReason.NO_GAIN:
         return (
             f"NO GAIN: {shown_best(result, sentence=False)}, as far as the cost table tells, so "

@@ -10,6 +10,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.costs.gain_per_op import left_out_by_cost
 from optuna_quant.costs.worth import gain_columns
+from optuna_quant.tuning.op_reasons import OpReasons
 from optuna_quant.tuning.what_runs import op_runs
 from optuna_quant.tuning.what_runs import runs_as_asked
 
@@ -47,6 +48,7 @@ def report(
     executed: Mapping[str, ExecutedOp] | None = None,
     *,
     others: bool = True,
+    reasons: bool = True,
 ) -> pd.DataFrame:
     """What was asked of each op, and what runs; see :meth:`TuningResult.report`.
 
@@ -57,6 +59,8 @@ def report(
             What runs, as far as it is known. Default: what the backend says, or its error.
         others:
             Whether the ops that might be quantized and were not searched have rows as well.
+        reasons:
+            Whether the notes of ops in fallback say why they are.
     """
     import pandas as pd
 
@@ -77,6 +81,11 @@ def report(
         | {name: gains.get(op) for name, gains in columns.items()}
         for op, config in result.config.ops.items()
     ]
+    if reasons:
+        why = OpReasons(result, asks_runtime=False)
+        for row in rows:
+            if not row["note"] and not result.config.ops[str(row["op"])].is_quantized:
+                row["note"] = why.of(str(row["op"]))
     rows += [_row_left_out(op, gain) for op, gain in result.left_out.items()]
     if others:
         rows += [_row_not_searched(each) for each in result.not_searched]

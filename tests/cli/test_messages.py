@@ -18,6 +18,14 @@ from optuna_quant.cli.messages import with_flags
         ),
         ('use op_types="all" or --op-types all', "use --op-types all"),
         (
+            "Without labels, metric='agreement' (--metric agreement) of classes, or 'cosine' ...",
+            "Without labels, --metric agreement of classes, or 'cosine' ...",
+        ),
+        (
+            'smaller: op_types=["default", "Gather"] or --op-types default,Gather), Add',
+            "smaller: --op-types default,Gather), Add",
+        ),
+        (
             "give it once: inputs={'scale': ...} (--input scale=VALUE).",
             "give it once: --input scale=VALUE.",
         ),

@@ -97,8 +97,11 @@ def test_two_inputs(tmp_path: Path) -> None:
     samples = [({"mask": m, "x": x, "id": 3}, y) for m, x, y in zip(mask, X, Y, strict=True)]
     for data in (Dataset(samples), {"mask": mask, "x": X, "labels": Y, "id": Y}):
         opened = open_labelled_data(data)
-        opened.check(TWO)
-        features, labels = opened.batch(np.array([4, 1]), TWO)
+        with pytest.warns(UserWarning, match="^'id' in the evaluation data is no input") as said:
+            opened.check(TWO)
+            opened.check(TWO)
+            features, labels = opened.batch(np.array([4, 1]), TWO)
+        assert len(said) == 1
         assert list(features) == ["x", "mask"]
         assert features["mask"].shape == (2, 4)
         assert labels.tolist() == [4, 1]

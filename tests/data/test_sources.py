@@ -281,6 +281,13 @@ def test_data_are_told_from_others(kind: str) -> None:
     assert changed != same.signature()  # type: ignore[attr-defined]
 
 
+def test_a_list_of_dicts_with_labels_beside_it_is_described_as_that() -> None:
+    other = InputSpec("mask", np.dtype(np.int64), (None, 3))
+    given = [{"x": np.ones(3, np.float32), "mask": np.ones(3, int)}] * 4
+    with pytest.raises(ValueError, match=r"are a list of dicts.*list\(zip\(inputs, labels\)\)"):
+        open_data((given, np.zeros(4))).check([DATA_SPEC, other])
+
+
 def test_the_same_pair_is_no_holdout() -> None:
     with pytest.raises(ValueError, match="holdout and data are the same"):
         optuna_quant.tune(over_time(), approach="dynamic", data=(X, Y), holdout=(X, Y))

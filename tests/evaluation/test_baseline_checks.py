@@ -118,6 +118,22 @@ def test_labels_in_another_order_are_asked_about(caplog: pytest.LogCaptureFixtur
     assert "with 10 classes): are the labels in the order of the samples, and numbered" in said
 
 
+def test_swapped_classes_are_recognized(caplog: pytest.LogCaptureFixture) -> None:
+    labels = RNG.integers(0, 2, 400)
+    pass_of(scores_of(labels, 2, right=0.8), 1 - labels)
+    (said,) = warnings_in(caplog)
+    assert "is less than by chance (" in said
+    assert "With the two classes swapped it would be right for " in said
+
+
+def test_few_samples_cannot_tell_a_model_from_chance(caplog: pytest.LogCaptureFixture) -> None:
+    labels = np.array([0, 1, 0, 1, 1])
+    pass_of(np.eye(2)[[0, 1, 0, 0, 0]], labels)  # Three are right.
+    (said,) = warnings_in(caplog)
+    assert "right for 60% of the data 'x.npz', which cannot be told from chance (" in said
+    assert "with 5 samples: are the labels" in said
+
+
 def test_chance_is_more_where_a_class_is_frequent(caplog: pytest.LogCaptureFixture) -> None:
     labels = (RNG.random(400) < 0.1).astype(int)
     scores = scores_of(labels, 2)
@@ -350,11 +366,17 @@ def test_a_tolerance_of_all_is_an_error() -> None:
 
 def test_an_absolute_tolerance_of_all_is_asked_about(caplog: pytest.LogCaptureFixture) -> None:
     absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=5)
-    assert search(accuracy_criterion=absolute).met
-    assert warnings_in(caplog) == [
+    asked = (
         "Is this intended? An absolute tolerable loss of 5 covers the whole range of the metric, "
         "from 0 to 1, so every model meets it."
-    ]
+    )
+    result = search(accuracy_criterion=absolute)
+    assert result.met
+    assert warnings_in(caplog) == [asked]
+    assert asked in result.warnings
+    caplog.clear()
+    search(accuracy_criterion=absolute, metric="f1_macro")
+    assert asked in warnings_in(caplog)
     caplog.clear()
     search(accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.99))
     assert not warnings_in(caplog)

@@ -1233,7 +1233,7 @@ def test_other_metrics_against_plain_arithmetic() -> None:
     assert mse(output, labels).tolist() == [2, 12.5]
     assert mae(output, labels).tolist() == [1, 3.5]
     assert mse(np.array([[1.0], [3.0]]), np.array([0, 0])).tolist() == [1, 9]
-    with pytest.raises(ValueError, match="first output has the shape"):
+    with pytest.raises(ValueError, match="these have the shapes"):
         mse(output, labels[:, :1])
 
 

@@ -207,7 +207,7 @@ def by_chance(**given: Any) -> TuningResult:
         data={"x": x, "labels": rng.integers(0, 4, 200)},
         objective="size",
         measure_gain=False,
-        tolerable_loss=0.5,
+        tolerable_loss=0.4,
         **given,
     )
 

@@ -36,7 +36,9 @@ from optuna_quant.backends.base.calibration import latency_feed_of
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
+from optuna_quant.backends.base.left_out import MissingRange
 from optuna_quant.backends.base.left_out import TellsLeftOut
+from optuna_quant.backends.base.left_out import TellsMissingRanges
 from optuna_quant.backends.base.left_out import TellsOtherRecipes
 from optuna_quant.backends.base.model import CandidateModel
 from optuna_quant.backends.base.model import CompilesForUse
@@ -93,6 +95,7 @@ __all__ = [
     "HasThreads",
     "KeepsParts",
     "MayDependOnBatch",
+    "MissingRange",
     "Model",
     "ModelLoadError",
     "NamesOriginal",
@@ -118,6 +121,7 @@ __all__ = [
     "TakesSamples",
     "TellsCalibrationBytes",
     "TellsLeftOut",
+    "TellsMissingRanges",
     "TellsOtherRecipes",
     "TracesOutputs",
     "TrainingFunctionError",

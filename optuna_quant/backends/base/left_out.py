@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Protocol
 from typing import runtime_checkable
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Sequence
 
     from optuna_quant.space.left_out import LeftOut
@@ -29,4 +31,32 @@ class TellsOtherRecipes(Protocol):
 
     def other_recipes(self) -> Sequence[str]:
         """The names of those that may lower the errors of the model's ops, if there are any."""
+        ...
+
+
+@dataclass(frozen=True)
+class MissingRange:
+    """Why an op stays in floats, although static mode was asked for.
+
+    Args:
+        reason:
+            What is wrong with the tensors around it, in words.
+        samples:
+            The calibration samples that are at fault, in words (``"calibration sample 7"``); empty
+            if it is the model or a mask.
+    """
+
+    reason: str
+    samples: str = ""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@runtime_checkable
+class TellsMissingRanges(Protocol):
+    """A backend that knows for which ops calibration has given no quantization range."""
+
+    def missing_ranges(self) -> Mapping[str, MissingRange]:
+        """Why ops stay in floats in static mode, as far as models were built, by op."""
         ...

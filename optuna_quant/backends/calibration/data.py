@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna.logging import get_logger
 
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.calibration.feeds import is_array
@@ -27,6 +26,7 @@ from optuna_quant.data.constant_inputs import BoundInputs
 from optuna_quant.data.constant_inputs import cure_of_missing
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.data.loaders import kept_in_memory
+from optuna_quant.data.sample_checks import warn_of_others
 
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from optuna_quant.data.forms import Transform
 
 
-_logger = get_logger(__name__)
-
+_WHERE = "the calibration data"
 DEFAULT_BATCH_SIZE = 32
 
 _ACCEPTED = (
@@ -70,16 +69,16 @@ class CalibrationData:
               order. Batches may differ in shape;
             - a function that takes no argument and returns a fresh iterator over such batches,
               for data that do not fit in memory;
-            - a path to an ``.npz`` file with an array of the whole set for each input; further
-              arrays in it (labels, say) are ignored. Or to a folder with an ``.npy`` file for
-              each, or with images, see
+            - a path to an ``.npz`` file with an array of the whole set for each input. Or to a
+              folder with an ``.npy`` file for each, or with images, see
               :class:`~optuna_quant.data.image_folder.ImageFolder`;
             - a data loader or a dataset, which give samples by number: they are read in the order
               of the dataset; a ``keras.utils.PyDataset``, which gives batches by number;
             - an iterator, which is read once and kept in memory; it must end.
 
-            Labels are left out: arrays with such a name, or behind the inputs in a tuple. Arrays
-            that have one axis more than the model's inputs hold samples that are run one by one.
+            Labels are left out: arrays with such a name, or behind the inputs in a tuple. What
+            else has a name that is no input is ignored, with one warning. Arrays that have one
+            axis more than the model's inputs hold samples that are run one by one.
         inputs:
             The model's inputs, as :func:`input_specs` gives them.
         batch_size:
@@ -130,7 +129,8 @@ class CalibrationData:
             constants=frozenset(constants.values),
             batch_size=batch_size,
             transform=transform,
-            load=lambda path: _load_npz(path, self._inputs),
+            load=self._load_npz,
+            on_others=self._warn_of_others,
         )
         if isinstance(data, Iterator) and not is_batch_sequence(data):
             data = kept_in_memory(data, "the calibration data")
@@ -230,6 +230,18 @@ class CalibrationData:
                 start = stop
             seen += samples
 
+    def one_by_one(self, piece: Piece) -> Iterator[Feed]:
+        """Yield the samples of a piece as batches of one; none where they cannot be taken apart.
+
+        Args:
+            piece:
+                What :meth:`pieces` has given.
+        """
+        feed = {spec.name: piece.feed[spec.name] for spec in self._inputs}
+        if self.is_divisible(feed):
+            for i in range(piece.samples):
+                yield self._complete({name: array[i : i + 1] for name, array in feed.items()})
+
     def fingerprints(self, sizes: Iterable[int]) -> dict[int, str]:
         """Return a SHA-256 content hash of the first ``size`` samples, for each size.
 
@@ -253,7 +265,7 @@ class CalibrationData:
         self, data: object, batch_size: int, source: CalibrationSource
     ) -> Callable[[], Iterable[object]]:
         if isinstance(data, Mapping):
-            return batches_of_set(data, self._inputs, batch_size, check=self._feed)
+            return self._batches_of_set(data, batch_size)
         if is_array(data):
             if len(self._inputs) != 1:
                 names = [spec.name for spec in self._inputs]
@@ -262,7 +274,7 @@ class CalibrationData:
                     f"pass a dict with the keys {names}."
                 )
             data = {self._inputs[0].name: data}
-            return batches_of_set(data, self._inputs, batch_size, check=self._feed)
+            return self._batches_of_set(data, batch_size)
         if isinstance(data, Iterable):
             return lambda: data
         if callable(data):
@@ -271,9 +283,16 @@ class CalibrationData:
             f"The calibration data are of type {type(data).__name__}; pass {_ACCEPTED}."
         )
 
+    def _batches_of_set(
+        self, data: Mapping[Any, Any], batch_size: int
+    ) -> Callable[[], Iterable[object]]:
+        return batches_of_set(
+            data, self._inputs, batch_size, check=self._feed, on_others=self._warn_of_others
+        )
+
     def _feed(self, batch: object, where: str) -> Feed:
         return to_feed(
-            batch, self._inputs, where, on_cast=self._warn_of_cast, on_other=self._warn_of_other
+            batch, self._inputs, where, on_cast=self._warn_of_cast, on_others=self._warn_of_others
         )
 
     def _warn_of_cast(self, spec: InputSpec, dtype: np.dtype[Any]) -> None:
@@ -284,13 +303,28 @@ class CalibrationData:
                 f"the model's {spec.dtype.name}."
             )
 
-    def _warn_of_other(self, name: str) -> None:
-        if name not in self._ignored:
-            self._ignored.add(name)
-            warn_user(
-                f"{name!r} in the calibration data is not an input of the model and is ignored: "
-                f"its inputs are {[spec.name for spec in self._inputs]}."
+    def _load_npz(self, path: Path) -> Mapping[str, NDArray[Any]]:
+        what, inputs = "The calibration data", self._inputs
+        if path.suffix != ".npz":
+            raise ValueError(f"Calibration data file {str(path)!r}: only .npz files are read.")
+        held = npz_names(path, what)
+        names = [spec.name for spec in inputs if spec.name in held]
+        if len(names) < len(inputs):
+            missing = [spec.name for spec in inputs if spec.name not in names]
+            raise ValueError(
+                f"{path} has no array for input {missing[0]!r}; it holds {sorted(held)}. "
+                "Name the arrays as the model's inputs."
+                f"{cure_of_missing(missing[0], [spec.name for spec in inputs])}"
             )
+        self._warn_of_others(held)
+        return read_npz(path, what, names)
+
+    def _warn_of_others(self, names: Iterable[str]) -> None:
+        """Warn of names that are neither inputs, given once nor labels."""
+        known = self._constants.values
+        warn_of_others(
+            (name for name in names if name not in known), self._inputs, _WHERE, self._ignored
+        )
 
     def _samples(self, feed: Feed) -> int:
         first = feed[self._inputs[0].name]
@@ -303,25 +337,6 @@ class CalibrationData:
         if not self._constants.allow_cutting:
             return False
         return len(axes) == 1 and not isinstance(axes.pop(), int) and len(lengths) == 1
-
-
-def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> Mapping[str, NDArray[Any]]:
-    what = "The calibration data"
-    if path.suffix != ".npz":
-        raise ValueError(f"Calibration data file {str(path)!r}: only .npz files are read.")
-    held = npz_names(path, what)
-    names = [spec.name for spec in inputs if spec.name in held]
-    if len(names) < len(inputs):
-        missing = [spec.name for spec in inputs if spec.name not in names]
-        raise ValueError(
-            f"{path} has no array for input {missing[0]!r}; it holds {sorted(held)}. "
-            "Name the arrays as the model's inputs."
-            f"{cure_of_missing(missing[0], [spec.name for spec in inputs])}"
-        )
-    ignored = sorted(set(held) - set(names))
-    if ignored:
-        _logger.debug(f"{path}: the arrays {ignored} are not inputs of the model and are ignored.")
-    return read_npz(path, what, names)
 
 
 def _fresh_iterator(factory: Callable[[], Any]) -> Iterable[object]:

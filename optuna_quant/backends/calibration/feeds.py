@@ -10,10 +10,13 @@ import numpy as np
 from optuna_quant.data.constant_inputs import cure_of_missing
 from optuna_quant.data.loaders import without_device
 from optuna_quant.data.sample_checks import cure_of_texts
+from optuna_quant.data.sample_checks import cure_of_wide
+from optuna_quant.data.sample_checks import loses_nothing
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Iterable
     from collections.abc import Sequence
     from typing import Any
 
@@ -30,7 +33,7 @@ def to_feed(
     where: str,
     *,
     on_cast: Callable[[InputSpec, np.dtype[Any]], None],
-    on_other: Callable[[str], None],
+    on_others: Callable[[Iterable[str]], None],
 ) -> Feed:
     """Return a batch as arrays by input name, in the order of the inputs.
 
@@ -44,8 +47,8 @@ def to_feed(
             What the batch is, for error messages.
         on_cast:
             Called with the input and the given dtype if an array is cast between float types.
-        on_other:
-            Called with a name that is no input.
+        on_others:
+            Called with the names that are no inputs.
 
     Raises:
         TypeError:
@@ -55,7 +58,7 @@ def to_feed(
     """
     names = [spec.name for spec in inputs]
     if isinstance(batch, Mapping):
-        check_names(batch, inputs, where, on_other=on_other)
+        check_names(batch, inputs, where, on_others=on_others)
         named = dict(batch)
     elif is_array(batch):
         if len(inputs) != 1:
@@ -86,9 +89,9 @@ def check_names(
     inputs: Sequence[InputSpec],
     where: str,
     *,
-    on_other: Callable[[str], None] | None = None,
+    on_others: Callable[[Iterable[str]], None],
 ) -> None:
-    """Check that there is a value for each input, and no other.
+    """Check that there is a value for each input.
 
     Args:
         named:
@@ -97,12 +100,12 @@ def check_names(
             The model's inputs.
         where:
             What they are, for messages.
-        on_other:
-            Called with the first name that is no input; without it, that is refused.
+        on_others:
+            Called with the names that are no inputs.
 
     Raises:
         ValueError:
-            Naming the first input that is missing, or the first name that is no input.
+            Naming the first input that is missing.
     """
     names = [spec.name for spec in inputs]
     missing = [name for name in names if name not in named]
@@ -113,13 +116,8 @@ def check_names(
             f"there are arrays for {list(named)}."
             f"{cure_of_missing(missing[0], names)}"
         )
-    if unknown and on_other is None:
-        raise ValueError(
-            f"{unknown[0]!r} in {where} is not an input of the model: its inputs are {names}."
-        )
-    if unknown and on_other is not None:
-        # Batches of a loader have more, such as the indices of the samples.
-        on_other(str(unknown[0]))
+    # Batches of a loader have more, such as the indices of the samples.
+    on_others(map(str, unknown))
 
 
 def is_array(value: object) -> bool:
@@ -152,9 +150,10 @@ def _fitting(
             raise _mismatch(spec, array, where)
         array = array.astype(object)
     elif array.dtype != spec.dtype:
-        if not (spec.dtype.kind == "f" and array.dtype.kind == "f"):
+        if spec.dtype.kind == "f" and array.dtype.kind == "f":
+            on_cast(spec, array.dtype)
+        elif not loses_nothing(array.dtype, spec.dtype):
             raise _mismatch(spec, array, where)
-        on_cast(spec, array.dtype)
         array = array.astype(spec.dtype)
     if spec.shape is not None:
         fits = array.ndim == len(spec.shape) and all(
@@ -183,6 +182,6 @@ def _is_free(spec: InputSpec, array: NDArray[Any]) -> bool:
 def _mismatch(spec: InputSpec, array: NDArray[Any], where: str) -> ValueError:
     return ValueError(
         f"Input {spec.name!r}: {where} is {array.dtype} of shape {array.shape}, but the model "
-        f"expects {spec}. Prepare the calibration data exactly as for inference; transform= "
-        "(--transform) can do that."
+        f"expects {spec}.{cure_of_wide(array.dtype, spec.dtype)} Prepare the calibration data "
+        "exactly as for inference; transform= (--transform) can do that."
     )

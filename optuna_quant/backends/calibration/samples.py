@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optuna_quant._common.counts import check_count
 from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.calibration.data import CalibrationData
-from optuna_quant.backends.calibration.first_batch import first_batch
+from optuna_quant.backends.calibration.timed_batch import timed_batch
 from optuna_quant.data.constant_inputs import NO_INPUTS
 from optuna_quant.data.constant_inputs import ConstantInputs
 
@@ -123,7 +123,7 @@ class Samples:
             # Reading the first batch tells at once whether there are any and whether they fit.
             next(iter(self.calibration))
             if latency_batch_size > 1:
-                first_batch(self.calibration, latency_batch_size)
+                timed_batch(self.calibration, latency_batch_size)
 
     @property
     def passes(self) -> list[int | None]:
@@ -165,7 +165,7 @@ class Samples:
             ValueError:
                 If there are no samples, or they cannot be put together to a batch.
         """
-        return first_batch(self.to_run_on(data, purpose), self.latency_batch_size)
+        return timed_batch(self.to_run_on(data, purpose), self.latency_batch_size)
 
     def latency_feed(self) -> tuple[int, Feed] | None:
         """How many samples the batch of :meth:`to_time` has, and the batch; None without data."""

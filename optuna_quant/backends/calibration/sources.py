@@ -58,6 +58,8 @@ class CalibrationSource:
             What makes inputs of samples.
         load:
             Reads an ``.npz`` file.
+        on_others:
+            Called with names of which some may be no inputs.
     """
 
     inputs: Sequence[InputSpec]
@@ -65,6 +67,7 @@ class CalibrationSource:
     batch_size: int
     transform: Transform | None
     load: Callable[[Path], Mapping[str, Any]]
+    on_others: Callable[[Iterable[str]], None]
 
     def simplified(self, data: SampleLike) -> SampleLike:
         """A dict of arrays, an array, a re-iterable or a function that returns an iterator."""
@@ -115,6 +118,7 @@ class CalibrationSource:
                 "inputs, nor images."
             )
         names = [spec.name for spec in self.inputs if spec.name in files]
+        self.on_others(files)
         return {name: np.load(files[name], mmap_mode="r") for name in names}
 
     def _without_others(self, batch: Mapping[Any, Any]) -> dict[Any, Any]:

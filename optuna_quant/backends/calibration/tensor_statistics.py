@@ -46,6 +46,9 @@ class CalibrationStatistics:
             The extremes of the samples of each tensor with a histogram.
         means:
             The means of channels, of the tensors with a histogram for which they were wanted.
+        faults:
+            For which calibration samples such a tensor did so first, in words; those that hold
+            nothing but a mask of -inf have no fault.
     """
 
     histograms: Mapping[str, Histogram]
@@ -53,6 +56,7 @@ class CalibrationStatistics:
     unusable: Mapping[str, str] = field(default_factory=dict)
     extremes: Mapping[str, SampleExtremes] = field(default_factory=dict)
     means: Means = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
     _ranges: dict[tuple[object, ...], tuple[float, float]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -67,7 +71,7 @@ class CalibrationStatistics:
                 If it holds NaN or infinities.
         """
         if tensor in self.unusable:
-            raise NoRangeError(tensor, self.unusable[tensor])
+            raise NoRangeError(tensor, self.unusable[tensor], self.faults.get(tensor, ""))
         if tensor not in self.histograms:
             raise KeyError(
                 f"There are no calibration statistics for tensor {tensor!r}: it was not requested "
@@ -110,7 +114,7 @@ class CalibrationStatistics:
         """
         problem = self.problem(tensor)
         if problem is not None:
-            raise NoRangeError(tensor, problem)
+            raise NoRangeError(tensor, problem, self.faults.get(tensor, ""))
         key = (tensor, algorithm, dtype, scheme, percentile)
         if key not in self._ranges:
             self._ranges[key] = ranges.compute_range(
@@ -130,9 +134,10 @@ class CalibrationStatistics:
             **extremes_to_arrays(self.extremes),
             **means_to_arrays(self.means),
         }
-        if self.unusable:
-            text = json.dumps(dict(self.unusable))
-            found["unusable"] = np.frombuffer(text.encode(), dtype=np.uint8)
+        for name, texts in (("unusable", self.unusable), ("faults", self.faults)):
+            if texts:
+                text = json.dumps(dict(texts))
+                found[name] = np.frombuffer(text.encode(), dtype=np.uint8)
         return found
 
     @classmethod
@@ -147,11 +152,17 @@ class CalibrationStatistics:
             ValueError:
                 If one holds something else.
         """
-        unusable = json.loads(arrays["unusable"].tobytes()) if "unusable" in arrays else {}
         return cls(
             histograms_from_arrays(arrays),
             samples,
-            {str(name): str(why) for name, why in unusable.items()},
+            _texts(arrays, "unusable"),
             extremes_from_arrays(arrays),
             means_from_arrays(arrays),
+            _texts(arrays, "faults"),
         )
+
+
+def _texts(arrays: Mapping[str, NDArray[Any]], key: str) -> dict[str, str]:
+    """Texts by tensor, which :meth:`CalibrationStatistics.to_arrays` has kept under a name."""
+    found = json.loads(arrays[key].tobytes()) if key in arrays else {}
+    return {str(name): str(text) for name, text in found.items()}

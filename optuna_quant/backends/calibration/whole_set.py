@@ -25,6 +25,7 @@ def batches_of_set(
     batch_size: int,
     *,
     check: Callable[[object, str], object],
+    on_others: Callable[[Iterable[str]], None],
 ) -> Callable[[], Iterable[object]]:
     """A function that gives the batches of a set, as often as it is called.
 
@@ -37,13 +38,15 @@ def batches_of_set(
             How many samples are in a batch, where the model has no fixed batch size.
         check:
             Refuses a batch that does not fit the model; the second argument says where it is from.
+        on_others:
+            Called with the names that are no inputs.
 
     Raises:
         ValueError:
             If the arrays do not fit the model or each other.
     """
     where = "the calibration data"
-    check_names(data, inputs, where)
+    check_names(data, inputs, where, on_others=on_others)
     arrays = {spec.name: to_array(spec, data[spec.name], where) for spec in inputs}
     axes = [spec for spec in inputs if spec.shape is not None]
     is_whole = bool(axes) and all(

@@ -317,7 +317,12 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
         if self.simulated_target is not None:
             return simulated_ops(config.ops, self.simulated_target)
         found = executed_in_candidate(model, config.ops.keys(), variant.graph, sessions)
-        return with_reasons(found, config, variant.builder.why_left_out)
+        missing = self._parts.missing_ranges.found
+
+        def why_left_out(op: str) -> str:
+            return str(missing[op]) if op in missing else variant.builder.why_left_out(op)
+
+        return with_reasons(found, config, why_left_out)
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
+    from optuna_quant.backends.ranges.missing_ranges import MissingRanges
     from optuna_quant.backends.ranges.tensor_range import NoRangeError
     from optuna_quant.space.config import QuantConfig
 
@@ -214,10 +215,12 @@ class CandidateBuilder:
         find: FindParams,
         options: WriteOptions = AS_USUAL,
         means: FindMeans | None = None,
+        *,
+        missing_ranges: MissingRanges,
     ) -> BuiltGraph | None:
         """Build a candidate.
 
-        Ops that would need the range of a tensor which has none stay in FP32, with a warning.
+        Ops that would need the range of a tensor which has none stay in FP32.
 
         Args:
             config:
@@ -228,6 +231,8 @@ class CandidateBuilder:
                 How it is written.
             means:
                 Gives the means of ops' inputs; None if biases are not corrected.
+            missing_ranges:
+                Gets which ops stay in FP32 because they have no range.
 
         Returns:
             The candidate; None if all its ops stay in FP32.
@@ -238,7 +243,7 @@ class CandidateBuilder:
             if op_config.mode == "static"
         }
         options = options.for_target(self._target_options)
-        plan = self._plan(chosen, find, options)
+        plan = self._plan(chosen, find, options, missing_ranges)
         alone = self._weights_alone(config)
         lower = {n: FLOAT_TYPES[op.mode] for n, op in config.ops.items() if op.mode in FLOAT_TYPES}
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
@@ -288,43 +293,51 @@ class CandidateBuilder:
                 try:
                     weight = self._grouped.get(op, op_config.weight, config.calibration_size)
                 except UnusableInputsError as error:
-                    self._say_left_out(op, str(error), "weight-only")
+                    self._say_left_out(op, str(error))
                 else:
                     found[name] = (op, weight, op_config.accuracy_level)
         return found
 
     def _plan(
-        self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams, options: WriteOptions
+        self,
+        chosen: dict[int, tuple[StaticOp, OpConfig]],
+        find: FindParams,
+        options: WriteOptions,
+        missing_ranges: MissingRanges,
     ) -> Plan:
         """The plan for the ops that can have one; the others are taken out of ``chosen``."""
+        missing: dict[str, tuple[NoRangeError, str]] = {}
         while True:
             try:
-                return self._planner.plan(
+                plan = self._planner.plan(
                     chosen, find, self._table_params, float_outputs=options.float_outputs
                 )
             except MissingRangesError as error:
                 for i, reason in error.errors.items():
                     op, _ = chosen.pop(i)
-                    self._say_left_out(op, self._from(reason), "static")
+                    missing[op.name] = reason, self._origin(reason)
+            else:
+                missing_ranges.add(missing)
+                return plan
 
-    def _say_left_out(self, op: StaticOp | WeightOnlyOp, reason: str, mode: str) -> None:
+    def _say_left_out(self, op: WeightOnlyOp, reason: str) -> None:
         if self._left_out.get(op.name) != reason:
             self._left_out[op.name] = reason
             _logger.warning(
-                f"Op {op.name!r} ({op.op_type}) stays in FP32 although {mode} mode was asked "
+                f"Op {op.name!r} ({op.op_type}) stays in FP32 although weight-only mode was asked "
                 f"for: {reason}"
             )
 
-    def _from(self, reason: NoRangeError) -> str:
-        """What a tensor lacks, and the op that it comes from, whose name users know."""
+    def _origin(self, reason: NoRangeError) -> str:
+        """The op that a tensor without a range comes from, whose name users know."""
         maker = self._graph.producer.get(reason.tensor)
         if maker is None:
-            return str(reason)
+            return ""
         node = self._graph.nodes[maker]
-        return f"{reason} It comes out of the {node.op_type} {node.name!r}."
+        return f" It comes out of the {node.op_type} {node.name!r}."
 
     def why_left_out(self, op: str) -> str:
-        """Why an op stayed in FP32 although it was to be quantized; empty if none did so.
+        """Why the weight of an op was not quantized although it was to be; empty if it was.
 
         Args:
             op:

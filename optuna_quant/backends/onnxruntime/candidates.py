@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.recipes.variant import Variant
     from optuna_quant.backends.onnxruntime.recipes.variants import Variants
     from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
+    from optuna_quant.backends.ranges.missing_ranges import MissingRanges
     from optuna_quant.space.config import QuantConfig
 
 
@@ -48,6 +49,8 @@ class Candidates:
             Makes their sessions.
         saturation:
             Tells the user where the processor makes them less accurate.
+        missing_ranges:
+            Gets which ops stay in floats because calibration gives them no range.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Candidates:
         variants: Variants,
         sessions: SessionMaker,
         saturation: SaturationCheck,
+        missing_ranges: MissingRanges,
     ) -> None:
         self._model = model
         self._fp32 = fp32
@@ -66,6 +70,7 @@ class Candidates:
         self._variants = variants
         self._sessions = sessions
         self._saturation = saturation
+        self._missing_ranges = missing_ranges
         self._models = BoundedCache(_KEPT_MODELS_BYTES)
         self._fingerprints: dict[str, str] = {}
 
@@ -128,7 +133,9 @@ class Candidates:
         # The means first: the pass for the ranges gives them as well.
         means = variant.ranges.means_for(config) if options.correct_biases else None
         params = variant.ranges.params_for(config)
-        built = variant.builder.build(config, params, options, means)
+        built = variant.builder.build(
+            config, params, options, means, missing_ranges=self._missing_ranges
+        )
         return self.unchanged if built is None else self._with_session_recipes(built, config)
 
     def _with_session_recipes(self, built: BuiltGraph, config: QuantConfig) -> BuiltGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from optuna_quant.backends.base import GraphNode
+    from optuna_quant.backends.base import MissingRange
     from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
@@ -28,6 +30,7 @@ class DescribingBackend(BackendTopic):
     """Describes the model.
 
     See :class:`~optuna_quant.backends.base.NamesOriginal`,
+    :class:`~optuna_quant.backends.base.TellsMissingRanges`,
     :class:`~optuna_quant.backends.base.WeighsFloats`,
     :class:`~optuna_quant.backends.base.TracesOutputs`,
     :class:`~optuna_quant.backends.base.HasBlocks` and
@@ -73,6 +76,11 @@ class DescribingBackend(BackendTopic):
         """The same of a tuning space, as values."""
         with self._lock:
             return tuple(self._parts.offered.left_out(space))
+
+    def missing_ranges(self) -> Mapping[str, MissingRange]:
+        """Why ops stay in floats in static mode, as far as models were built, by op."""
+        with self._lock:
+            return self._parts.missing_ranges.found
 
     def other_recipes(self) -> tuple[str, ...]:
         """The recipes that may lower errors in this model, and that were not asked for."""

@@ -64,12 +64,12 @@ EXPORT = "export the model in float32"
 _ALL = 'op_types="all" or --op-types all'
 _AUTO = 'approach="auto" or --approach auto'
 
+_TABLES = ("Gather", "GatherElements")
 _NOT_BY_DEFAULT: Mapping[str, str] = MappingProxyType(
     {
         "MatMulActivations": "the product of two activations: quantizing it costs more accuracy "
         "and saves less time than a product with a weight",
-        "Gather": "a quantized table makes the model smaller, but no faster",
-        "GatherElements": "a quantized table makes the model smaller, but no faster",
+        **dict.fromkeys(_TABLES, "a quantized table makes the model smaller, but no faster"),
     }
 )
 
@@ -231,8 +231,12 @@ class _Search:
             return Reason("its op type was not asked for")
         modes = {option.mode for option in offered.options if option.is_quantized}
         rule = STATIC_RULES.get(offered.op_type)
+        remedy = _ALL
         if offered.op_type in _NOT_BY_DEFAULT:
             text = _NOT_BY_DEFAULT[offered.op_type]
+            if offered.op_type in _TABLES:  # Without all that only costs accuracy.
+                name = offered.op_type
+                remedy = f'op_types=["default", "{name}"] or --op-types default,{name}'
         elif modes == {"dynamic"}:
             text = "quantized dynamically it is slower than in FP32"
         elif rule is not None and not rule.kernel:
@@ -241,7 +245,7 @@ class _Search:
             )
         else:
             text = "it is rarely worth quantizing"
-        return Reason(text, _ALL)
+        return Reason(text, remedy)
 
     # Ops that nothing takes.
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
+
 from optuna_quant._common.bounded_cache import CACHE_BYTES
 from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
@@ -29,6 +31,7 @@ from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
 from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
 from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
 from optuna_quant.backends.onnxruntime.weight_only.ops import needs_inputs
+from optuna_quant.backends.ranges.missing_ranges import MissingRanges
 from optuna_quant.space.config import QuantConfig
 
 
@@ -49,6 +52,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.targets.target import Target
+
+
+_logger = get_logger(__name__)
 
 
 class BackendParts:
@@ -123,6 +129,7 @@ class BackendParts:
         self._requested_recipes = recipes
         self.kept_weights = KeptWeights(None if cache is None else cache.directory)
         self.fp32 = _loaded(model, sessions)
+        self.missing_ranges = MissingRanges(_logger.warning)
 
     @cached_property
     def offered(self) -> OfferedOps:
@@ -249,9 +256,9 @@ class BackendParts:
     @cached_property
     def candidates(self) -> Candidates:
         """The models of configurations."""
-        return self._candidates_from(self.variants)
+        return self._candidates_from(self.variants, self.missing_ranges)
 
-    def _candidates_from(self, variants: Variants) -> Candidates:
+    def _candidates_from(self, variants: Variants, missing_ranges: MissingRanges) -> Candidates:
         return Candidates(
             self.model,
             fp32=self.fp32,
@@ -259,6 +266,7 @@ class BackendParts:
             variants=variants,
             sessions=self.sessions,
             saturation=self.saturation,
+            missing_ranges=missing_ranges,
         )
 
     def calibrate(self) -> None:
@@ -334,7 +342,9 @@ class BackendParts:
         from optuna_quant.backends.onnxruntime.costs.recipes import RecipeModels
 
         data = CalibrationData([feed], input_specs(self.model.proto))
-        candidates = self._candidates_from(self._variants_on(data, [None], None))
+        # What one batch gives no range is not to be told.
+        untold = MissingRanges(lambda _: None)
+        candidates = self._candidates_from(self._variants_on(data, [None], None), untold)
 
         def quantize(config: QuantConfig) -> QuantizedModel:
             with lock:

@@ -92,6 +92,21 @@ class Histogram:
         return mine == theirs and np.array_equal(self.counts, other.counts)
 
 
+class NotFiniteError(ValueError):
+    """Values are NaN or infinite.
+
+    Args:
+        message:
+            What is wrong, in words.
+        is_mask:
+            Whether there is nothing but -inf, which is how masks are written.
+    """
+
+    def __init__(self, message: str, *, is_mask: bool) -> None:
+        super().__init__(message)
+        self.is_mask = is_mask
+
+
 class StreamingHistogram:
     """Accumulates a :class:`Histogram` batch by batch in constant memory (64 KiB).
 
@@ -124,7 +139,7 @@ class StreamingHistogram:
         Raises:
             TypeError:
                 If ``values`` is not a floating-point array.
-            ValueError:
+            NotFiniteError:
                 If ``values`` holds NaN, an infinity or (in float64) a magnitude that float32
                 cannot hold. The histogram is left as it was.
         """
@@ -136,7 +151,8 @@ class StreamingHistogram:
         flat = np.ravel(values)
         low, high = float(flat.min()), float(flat.max())
         if not (low >= -_LARGEST and high <= _LARGEST):  # also false for NaN
-            raise ValueError(self._describe_bad(flat))
+            # No comparison holds for a NaN.
+            raise NotFiniteError(self._describe_bad(flat), is_mask=high <= _LARGEST)
         self._min = min(self._min, low + 0.0)  # adding 0.0 turns -0.0 into 0.0
         self._max = max(self._max, high + 0.0)
         self._widen(max(_exponent_for(high), _exponent_for(math.nextafter(-low, 0.0))))

@@ -29,11 +29,14 @@ class NoRangeError(ValueError):
             Its name.
         reason:
             Why, as a sentence.
+        samples:
+            The calibration samples that are at fault, in words; empty if none are.
     """
 
-    def __init__(self, tensor: str, reason: str) -> None:
+    def __init__(self, tensor: str, reason: str, samples: str = "") -> None:
         super().__init__(reason)
         self.tensor = tensor
+        self.samples = samples
 
 
 class MissingRangesError(Exception):

@@ -216,6 +216,7 @@ class TorchBackend(
             models,
             Trainer(self._program, state, training, reduce_range=reduce_range),
             size.in_floats,
+            planner.missing_ranges,
         )
         super().__init__(parts, lock)
 

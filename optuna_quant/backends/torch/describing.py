@@ -13,9 +13,11 @@ from optuna_quant.backends.torch.topic import BackendTopic
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Sequence
 
     from optuna_quant.backends.base import GraphNode
+    from optuna_quant.backends.base import MissingRange
     from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
@@ -28,6 +30,7 @@ class DescribingBackend(BackendTopic):
     """Describes the program.
 
     See :class:`~optuna_quant.backends.base.TellsLeftOut`,
+    :class:`~optuna_quant.backends.base.TellsMissingRanges`,
     :class:`~optuna_quant.backends.base.WeighsFloats`,
     :class:`~optuna_quant.backends.base.TracesOutputs`,
     :class:`~optuna_quant.backends.base.HasBlocks`,
@@ -71,6 +74,11 @@ class DescribingBackend(BackendTopic):
         """The ops that are not in a tuning space and might be, in the order of the program."""
         chosen = {op for tunable in space.tunables for op in tunable.ops}
         return self._left_out.find(self.capability(), chosen)
+
+    def missing_ranges(self) -> Mapping[str, MissingRange]:
+        """Why ops stay in floats in static mode, as far as models were built, by op."""
+        with self._lock:
+            return self._parts.missing_ranges.found
 
     def float_weights(self, config: QuantConfig) -> FloatWeights:
         """The weights that a configuration leaves in floats, and what would quantize them."""

@@ -34,12 +34,12 @@ _ALL = 'op_types="all"'
 # The part of all floats from which on an op of any type is told of.
 _LARGE_PART = 0.01
 
+_TABLES = ("Embedding", "EmbeddingBag")
 _NOT_BY_DEFAULT: Mapping[str, str] = MappingProxyType(
     {
         "MatMul": "the product of two activations: quantizing it costs more accuracy and saves "
         "less time than a product with a weight",
-        "Embedding": "a quantized table makes the model smaller, but no faster",
-        "EmbeddingBag": "a quantized table makes the model smaller, but no faster",
+        **dict.fromkeys(_TABLES, "a quantized table makes the model smaller, but no faster"),
     }
 )
 
@@ -115,7 +115,8 @@ class OpsLeftOut:
         if default:
             return "its op type was not asked for", ""
         if default is not None:
-            return _NOT_BY_DEFAULT.get(op.op_type, "it is rarely worth quantizing"), _ALL
+            remedy = f'op_types=["default", "{op.op_type}"]' if op.op_type in _TABLES else _ALL
+            return _NOT_BY_DEFAULT.get(op.op_type, "it is rarely worth quantizing"), remedy
         also = "" if op.form.default else f", and {_ALL}"
         if not op.form.activations:
             return "only its table can be quantized", f"approach='weight_only'{also}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant._common.user_warnings import warn_user
+from optuna_quant.backends.ranges.missing_ranges import MissingRanges
 from optuna_quant.backends.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.torch.candidates.plan import ModelPlan
 from optuna_quant.backends.torch.candidates.plan import OpPlan
@@ -39,6 +40,10 @@ class Planner:
             Its quantized weights.
         has_data:
             Whether there are calibration data.
+
+    Attributes:
+        missing_ranges:
+            Which ops stay in floats because calibration gives them no range.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class Planner:
         self._calibration = calibration
         self._weights = weights
         self._has_data = has_data
-        self._without_range: set[str] = set()
+        self.missing_ranges = MissingRanges(warn_user)
 
     def check(self, config: QuantConfig) -> None:
         """Check that a configuration fits the program.
@@ -91,15 +96,15 @@ class Planner:
         """
         self.check(config)
         found = {}
+        missing = {}
         for name, op_config in config.ops.items():
             if op_config.mode == "fp32":
                 continue
             try:
                 found[name] = self._planned(self._ops[name], op_config, config.calibration_size)
             except NoRangeError as error:
-                if name not in self._without_range:
-                    self._without_range.add(name)
-                    warn_user(f"Op {name!r} stays in FP32: {error}")
+                missing[name] = error, ""
+        self.missing_ranges.add(missing)
         return ModelPlan(self._program, found)
 
     def _planned(self, op: TorchOp, config: OpConfig, size: int | None) -> OpPlan:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from threading import RLock
 
     from optuna_quant.backends.calibration.samples import Samples
+    from optuna_quant.backends.ranges.missing_ranges import MissingRanges
     from optuna_quant.backends.torch.calibration import ProgramCalibration
     from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
     from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
@@ -49,6 +50,8 @@ class BackendParts:
             Trains them.
         float_bytes:
             The size of all its tensors in floats.
+        missing_ranges:
+            Which ops stay in floats because calibration gives them no range.
     """
 
     program: SwitchedProgram
@@ -61,6 +64,7 @@ class BackendParts:
     models: CandidateModels
     trainer: Trainer
     float_bytes: int
+    missing_ranges: MissingRanges
 
 
 class BackendTopic(abc.ABC):

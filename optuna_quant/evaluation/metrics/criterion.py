@@ -80,7 +80,7 @@ def _checked(given: AccuracyCriterion, metric: SampleMetric | CorpusMetric) -> A
     return given
 
 
-def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = None) -> None:
+def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = None) -> str:
     """Refuse a tolerance that every model keeps to, and ask about one that is very large.
 
     Args:
@@ -89,24 +89,27 @@ def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = Non
         bounds:
             The lowest and the highest value of the metric; :obj:`None` if they are not known.
 
+    Returns:
+        What is asked, which is logged as well; empty if nothing is.
+
     Raises:
         ValueError:
             If all of a metric may be lost of which higher is better.
     """
     loss = criterion.tolerable_loss
     if criterion.criterion == "absolute" and bounds is not None and loss >= bounds[1] - bounds[0]:
-        if this_rank().is_leader:
-            _logger.warning(
-                f"Is this intended? An absolute tolerable loss of {loss:g} covers the whole "
-                f"range of the metric, from {bounds[0]:g} to {bounds[1]:g}, so every model "
-                "meets it."
-            )
-        return
-    if criterion.criterion != "relative" or loss < _SUSPICIOUS:
-        return
-    check_is_no_percentage(criterion)
+        said = (
+            f"Is this intended? An absolute tolerable loss of {loss:g} covers the whole range of "
+            f"the metric, from {bounds[0]:g} to {bounds[1]:g}, so every model meets it."
+        )
+    elif criterion.criterion != "relative" or loss < _SUSPICIOUS:
+        return ""
+    else:
+        check_is_no_percentage(criterion)
+        said = f"Is this intended? {_means(loss)}; {_meant(loss)}."
     if this_rank().is_leader:
-        _logger.warning(f"Is this intended? {_means(loss)}; {_meant(loss)}.")
+        _logger.warning(said)
+    return said
 
 
 def check_is_no_percentage(criterion: AccuracyCriterion) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.evaluation.metrics.output_forms import Form
+    from optuna_quant.evaluation.metrics.sample_metrics import Bounds
+    from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,22 @@ def library_metric_names() -> list[str]:
     :class:`~optuna_quant.evaluation.metrics.sample_metrics.CorpusMetric`.
     """
     return list(_functions())
+
+
+def library_bounds(metric: SampleMetric | CorpusMetric) -> Bounds | None:
+    """The lowest and the highest value of one of these metrics; :obj:`None` if not known.
+
+    Args:
+        metric:
+            The metric, which may be another one.
+    """
+    score = metric.score
+    if not (isinstance(score, partial) and score.func is _score):
+        return None
+    name = score.keywords["name"]
+    if name not in CLASS_METRICS or name == "log_loss":
+        return None
+    return (-1.0, 1.0) if name in ("mcc", "kappa") else (0.0, 1.0)
 
 
 def _score(output: NDArray[Any], labels: NDArray[Any], *, name: str) -> float:

@@ -301,12 +301,12 @@ def mse(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
         ValueError:
             If there are more of the ones than of the others.
     """
-    return np.asarray(np.square(_difference(output, labels)).mean(axis=1))
+    return np.asarray(np.square(_difference("mse", output, labels)).mean(axis=1))
 
 
 def mae(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     """The mean absolute error of each sample; otherwise as :func:`mse`."""
-    return np.asarray(np.abs(_difference(output, labels)).mean(axis=1))
+    return np.asarray(np.abs(_difference("mae", output, labels)).mean(axis=1))
 
 
 def probability_margin(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64] | None:
@@ -544,12 +544,19 @@ def _iou_of_one(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
     return float((both[one > 0] / one[one > 0]).mean())
 
 
-def _difference(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+def _difference(name: str, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     count = len(labels)
     if output.size != labels.size:
+        is_table = output.ndim > 1 and output.size > labels.size
+        classes = (
+            " If the output has a score for each class, use accuracy, f1_macro or log_loss."
+            if is_table
+            else ""
+        )
         raise ValueError(
-            f"The model's first output has the shape {output.shape}, but the labels have "
-            f"{labels.shape}."
+            f"The metric {name!r} takes the difference between the model's first output and the "
+            f"labels, but these have the shapes {output.shape} and {labels.shape}: give a number "
+            f"for each number of the output.{classes}"
         )
     difference = output.astype(np.float64).reshape(count, -1)
     return np.asarray(difference - labels.astype(np.float64).reshape(count, -1))

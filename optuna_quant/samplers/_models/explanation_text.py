@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -55,10 +56,18 @@ _NOTHING_BETTER: Mapping[str, str] = MappingProxyType(
 _MORE: Mapping[str, str] = MappingProxyType({LATENCY: "faster", SIZE: "smaller"})
 # Causes of fallback, besides the sides of an op whose error is to blame.
 COST, NOT_ALLOWED, OPEN = "cost", "not allowed", "open"
+_NO_RANGE = "no range"
 _SIDES = ("activations", "weights")
 
 
-def in_words(found: Explanation, *, criterion: AccuracyCriterion, measure: str, show: Show) -> str:
+def in_words(
+    found: Explanation,
+    *,
+    criterion: AccuracyCriterion,
+    measure: str,
+    show: Show,
+    missing: Collection[str] = (),
+) -> str:
     """An explanation in a few lines.
 
     Args:
@@ -70,8 +79,13 @@ def in_words(found: Explanation, *, criterion: AccuracyCriterion, measure: str, 
             What costs are a measure of.
         show:
             Shows a cost.
+        missing:
+            The ops that have no quantization range.
     """
-    lines = [*_of_fallback(found, measure), *_of_the_rest(found, criterion, measure, show)]
+    lines = [
+        *_of_fallback(found, measure, missing),
+        *_of_the_rest(found, criterion, measure, show),
+    ]
     return "\n".join(lines)
 
 
@@ -92,11 +106,11 @@ def probability(value: float, samples: int | None) -> str:
     return f"about {percent(value if value < 0.1 else round(20 * value) / 20)}"
 
 
-def _of_fallback(found: Explanation, measure: str) -> list[str]:
+def _of_fallback(found: Explanation, measure: str, missing: Collection[str]) -> list[str]:
     """Which ops are in fallback and why, a line for each reason."""
     groups: dict[str, list[FallbackOp]] = {}
     for each in found.fallback:
-        cause = cause_of(each, measure)
+        cause = _NO_RANGE if each.op in missing else cause_of(each, measure)
         if cause == COST:  # A line for each way in which that is said.
             cause = f"{COST}: {shown_saving(each, measure)}"
         groups.setdefault(cause, []).append(each)
@@ -105,7 +119,10 @@ def _of_fallback(found: Explanation, measure: str) -> list[str]:
     for side, ops in groups.items():
         named = f"in fallback: {listed([each.op for each in ops], _MOST_NAMES)}"
         errors = [each.error for each in ops if each.error is not None]
-        if side.startswith(COST):
+        if side == _NO_RANGE:
+            have = "it has" if len(ops) == 1 else "they have"
+            lines.append(f"{named}: {have} no quantization range")
+        elif side.startswith(COST):
             them = "it" if len(ops) == 1 else "them"
             better = shown_saving(ops[0], measure)
             lines.append(f"{named}: the model would be {better} with {them} quantized")

@@ -32,7 +32,7 @@ def doubled(shape: list[int | str]) -> onnx.ModelProto:
     m = Maker()
     x = m.input("x", shape)
     y = m.node("Mul", [x, m.const(np.float32(2.0))], outputs=["twice"])
-    return m.model([m.node("Log", [y], outputs=["log"])])
+    return m.model([y, m.node("Log", [y], outputs=["log"])])
 
 
 def collected(

@@ -297,3 +297,4 @@ def test_a_large_table_does_not_change_the_approach() -> None:
     found = backend.float_weights(space.default())
     assert found.nbytes == 500 * 8 * 4
     assert "Gather 'table' 16 kB (a quantized table makes the model smaller" in str(found)
+    assert 'op_types=["default", "Gather"] or --op-types default,Gather' in str(found)

@@ -192,7 +192,7 @@ def test_a_dead_input_keeps_its_op_in_fp32() -> None:
     net, x = torch_modules.randomized(Masked()), torch_modules.samples(20, 4)
     backend = TorchBackend(net, x[:2], calibration_data=x.numpy())
     space = backend.tuning_space()
-    with pytest.warns(UserWarning, match="Op 'fc' stays in FP32: Tensor 'mul' is zero in all"):
+    with pytest.warns(UserWarning, match="Op 'fc' stays in FP32 .*: Tensor 'mul' is zero in all"):
         model = backend.simulated(space.default())
     assert set(model.plan.ops) == {"out"}
     assert backend.fingerprint(space.default()) == backend.fingerprint(

@@ -17,6 +17,9 @@ from optuna.logging import get_logger
 from optuna_quant._common.steps import doing
 from optuna_quant.backends.calibration.cache import CalibrationCache
 from optuna_quant.backends.calibration.channel_means import ChannelSum
+from optuna_quant.backends.calibration.faulty_samples import FaultySamples
+from optuna_quant.backends.calibration.faulty_samples import OutputCheck
+from optuna_quant.backends.calibration.faulty_samples import shown_samples
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.calibration.statistics_keys import DEFAULT_PROVIDERS
 from optuna_quant.backends.onnxruntime.calibration.statistics_keys import statistics_keys
@@ -24,9 +27,11 @@ from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.content import external_tensors
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_run import run_session
 from optuna_quant.backends.onnxruntime.model.tapped_session import tapped_session
 from optuna_quant.backends.ranges.extremes import SampleExtremes
 from optuna_quant.backends.ranges.extremes import extremes_of
+from optuna_quant.backends.ranges.histogram import NotFiniteError
 from optuna_quant.backends.ranges.histogram import StreamingHistogram
 
 
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.calibration.channel_means import Place
     from optuna_quant.backends.calibration.data import CalibrationData
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.calibration.pieces import Piece
 
 
@@ -105,8 +111,8 @@ def collect_statistics(
     Raises:
         ValueError:
             If a tensor is not in the model's main graph, if the data do not fit the model, if
-            external data are there without ``base_dir``, or if the model is over 2 GB with its
-            data loaded.
+            external data are there without ``base_dir``, if the model is over 2 GB with its data
+            loaded, or if its first output is NaN for some of the samples.
         RuntimeError:
             If the model fails on a batch.
     """
@@ -186,16 +192,27 @@ class _Collector:
         for name, axis in sorted(means):
             self._sums.setdefault(name, {})[axis] = ChannelSum()
         self._unusable: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
+        self._fresh: dict[str, NotFiniteError] = {}
         initializers = {initializer.name: initializer for initializer in proto.graph.initializer}
         for name in wanted:
             if name in initializers:
                 values = source_array(outside.get(name, initializers[name]), base_dir)
-                self._count(name, values, 1, "the model")
+                self._count(name, values, 1)
+        self._settle(dict.fromkeys(self._fresh, "the model"))
         inputs = {value.name for value in proto.graph.input} - initializers.keys()
         self._session = None
         self._outputs: list[str] = []
-        computed = [name for name in wanted if name not in inputs | initializers.keys()]
+        known = inputs | initializers.keys()
+        computed = [name for name in wanted if name not in known]
+        self._counted = frozenset(wanted)
+        # The output that data for evaluation are checked by.
+        self._checked = next(
+            (each.name for each in proto.graph.output[:1] if each.name not in known), None
+        )
         if computed:
+            if self._checked is not None and self._checked not in self._counted:
+                computed.append(self._checked)
             self._session = tapped_session(model, computed, base_dir, sessions=sessions)
             types = {output.name: output.type for output in self._session.get_outputs()}
             self._outputs = [name for name in computed if types[name] in _FLOAT_TYPES]
@@ -207,14 +224,20 @@ class _Collector:
         started = time.perf_counter()
         result: dict[int, CalibrationStatistics] = {}
         seen = 0
+        faults = FaultySamples(data, self._values_of)
+        check = OutputCheck(faults)
         with doing("Running the calibration data through the model"):
             for piece in data.pieces(sizes):
-                where = f"calibration samples {seen} to {seen + piece.samples - 1}"
-                for name, values in self._values(piece, where):
-                    self._count(name, values, piece.samples, where)
+                for name, values in self._values(piece, shown_samples(seen, piece.samples)):
+                    if name == self._checked:
+                        check.see(name, values, piece, seen)
+                    if name in self._counted:
+                        self._count(name, values, piece.samples)
+                self._settle(faults.find(self._fresh, piece, seen))
                 seen += piece.samples
                 if piece.reached:
                     result.update(dict.fromkeys(piece.reached, self._statistics(seen)))
+        check.check()
         if len(result) < len(sizes):
             everything = self._statistics(seen)
             result = {size: result.get(size, everything) for size in sizes}
@@ -224,13 +247,29 @@ class _Collector:
         )
         return result
 
-    def _count(self, name: str, values: NDArray[Any], samples: int, where: str) -> None:
+    def _values_of(self, feed: Feed, tensors: Collection[str]) -> dict[str, NDArray[Any]]:
+        """The values of tensors for one sample."""
+        found = {name: feed[name] for name in tensors if name in feed}
+        names = [name for name in tensors if name not in feed]
+        if names and self._session is not None:
+            found.update(zip(names, run_session(self._session, names, feed), strict=True))
+        return found
+
+    def _settle(self, places: Mapping[str, str]) -> None:
+        """Keep what was wrong with tensors, and where that was seen first."""
+        for name, error in self._fresh.items():
+            self._unusable[name] = f"{error} Seen in {places[name]}."
+            if not error.is_mask:
+                self._faults[name] = places[name]
+        self._fresh.clear()
+
+    def _count(self, name: str, values: NDArray[Any], samples: int) -> None:
         if name in self._unusable or not np.issubdtype(values.dtype, np.floating):
             return
         try:
             self._streams.setdefault(name, StreamingHistogram(name)).update(values)
-        except ValueError as error:
-            self._unusable[name] = f"{error} Seen in {where}."
+        except NotFiniteError as error:
+            self._fresh[name] = error
             del self._streams[name]
             self._extremes.pop(name, None)
             self._sums.pop(name, None)
@@ -246,11 +285,13 @@ class _Collector:
         if self._session is None or not self._outputs:
             return
         try:
-            outputs = self._session.run(self._outputs, piece.feed)
+            outputs = run_session(self._session, self._outputs, piece.feed)
         except Exception as error:
             shapes = {name: array.shape for name, array in piece.feed.items()}
+            notes = getattr(error, "__notes__", ())
+            said = " ".join([str(error).strip() + ("." if notes else ""), *notes])
             raise RuntimeError(
-                f"The model failed on {where}, with inputs of shape {shapes}: {error}"
+                f"The model failed on {where}, with inputs of shape {shapes}: {said}"
             ) from error
         # From the end, so that each array is dropped as soon as it has been counted.
         for name in reversed(self._outputs):
@@ -269,4 +310,5 @@ class _Collector:
             dict(self._unusable),
             dict(self._extremes),
             {place: mean for place, mean in means.items() if mean is not None},
+            dict(self._faults),
         )

@@ -164,6 +164,9 @@ class StatisticsSource:
                 for name in sorted(tensors)
                 if name in found[name].unusable
             }
+            faults = {
+                name: found[name].faults[name] for name in unusable if name in found[name].faults
+            }
             extremes = {name: found[name].extremes[name] for name in histograms}
             means = {
                 (name, axis): found[name].means[name, axis]
@@ -172,7 +175,7 @@ class StatisticsSource:
             }
             samples = max((found[name].samples for name in tensors), default=0)
             statistics[number] = CalibrationStatistics(
-                histograms, samples, unusable, extremes, means
+                histograms, samples, unusable, extremes, means, faults
             )
         return pack(self.key(tensors, numbers), statistics)
 

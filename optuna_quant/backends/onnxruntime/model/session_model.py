@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant.backends.onnxruntime.model.session_run import run_session
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.workers.cores import available_cores
 
@@ -83,7 +84,7 @@ class SessionModel:
                 "model.run(feed, outputs), or on its session model.session.run(outputs, feed)."
             )
         names = None if outputs is None else list(outputs)
-        return list(self._session.run(names, dict(feed)))
+        return run_session(self._session, names, feed)
 
 
 def _specs(values: Sequence[Any]) -> tuple[InputSpec, ...]:

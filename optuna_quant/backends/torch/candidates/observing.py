@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 import torch
 
+from optuna_quant.backends.calibration.faulty_samples import FaultySamples
+from optuna_quant.backends.calibration.faulty_samples import OutputCheck
+from optuna_quant.backends.calibration.faulty_samples import shown_samples
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.ranges.extremes import SampleExtremes
 from optuna_quant.backends.ranges.extremes import extremes_of
+from optuna_quant.backends.ranges.histogram import NotFiniteError
 from optuna_quant.backends.ranges.histogram import StreamingHistogram
 from optuna_quant.backends.torch.graph.switched import Switch
 
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from collections.abc import Iterable
+    from collections.abc import Iterator
     from collections.abc import Mapping
     from collections.abc import Sequence
     from typing import Any
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.calibration.data import CalibrationData
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
     from optuna_quant.backends.weight_algorithms.moments import InputMoments
 
@@ -61,17 +69,46 @@ class _Collector:
         self._streams: dict[str, StreamingHistogram] = {}
         self._extremes: dict[str, SampleExtremes] = {}
         self._unusable: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
+        self._fresh: dict[str, NotFiniteError] = {}
         self._seen: set[str] = set()
+        self._wanted: Collection[str] | None = None
+        self._values: dict[str, NDArray[Any]] = {}
         self.samples = 0
-        self.where = ""
 
-    def start(self, samples: int, where: str) -> None:
-        """From now on the tensors are those of these samples."""
-        self.samples, self.where = samples, where
+    @property
+    def fresh(self) -> Collection[str]:
+        """The tensors that turned out to have no range since :meth:`settle` was called."""
+        return tuple(self._fresh)
+
+    def start(self, samples: int) -> None:
+        """From now on the tensors are those of so many samples."""
+        self.samples = samples
         self._seen.clear()
+
+    @contextlib.contextmanager
+    def only_showing(self, wanted: Collection[str]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Count nothing meanwhile; the values of the wanted tensors come into what is given."""
+        self._wanted, self._values = wanted, {}
+        try:
+            yield self._values
+        finally:
+            self._wanted = None
+
+    def settle(self, places: Mapping[str, str]) -> None:
+        """Keep what was wrong with tensors, and where that was seen first."""
+        for name, error in self._fresh.items():
+            self._unusable[name] = f"{error} Seen in {places[name]}."
+            if not error.is_mask:
+                self._faults[name] = places[name]
+        self._fresh.clear()
 
     def show(self, tensor: str, x: torch.Tensor) -> None:
         """Count a tensor, unless an op before has shown it."""
+        if self._wanted is not None:
+            if tensor in self._wanted:
+                self._values[tensor] = x.detach().cpu().numpy()
+            return
         if tensor in self._seen:
             return
         self._seen.add(tensor)
@@ -84,8 +121,8 @@ class _Collector:
     def _count(self, tensor: str, values: NDArray[Any]) -> None:
         try:
             self._streams.setdefault(tensor, StreamingHistogram(tensor)).update(values)
-        except ValueError as error:
-            self._unusable[tensor] = f"{error} Seen in {self.where}."
+        except NotFiniteError as error:
+            self._fresh[tensor] = error
             del self._streams[tensor]
             self._extremes.pop(tensor, None)
             return
@@ -96,7 +133,11 @@ class _Collector:
         """What has been seen so far."""
         histograms = {name: stream.snapshot() for name, stream in self._streams.items()}
         return CalibrationStatistics(
-            histograms, samples, dict(self._unusable), dict(self._extremes)
+            histograms,
+            samples,
+            dict(self._unusable),
+            dict(self._extremes),
+            faults=dict(self._faults),
         )
 
 
@@ -119,6 +160,8 @@ def collect_statistics(
     Raises:
         RuntimeError:
             If the program fails on a batch.
+        ValueError:
+            If its first output is NaN for some of the samples.
     """
     started = time.perf_counter()
     wanted = sorted(set(sizes))
@@ -172,18 +215,38 @@ def _passed(
         for slot, source in zip(program.slots[op.name].activations, op.sources, strict=True):
             switch.modules[slot] = _Observer(source, collector)
     model = program.switched(switch)
+    name = next(iter(program.form.output_names), None)
+
+    def output(feed: Feed) -> NDArray[Any] | None:
+        """Show the tensors of a batch; its first output."""
+        with torch.no_grad():
+            outputs = model(*program.inputs_of_call(program.tensors_of(feed)))
+        found = None if name is None else program.named_outputs(outputs)[name]
+        return found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else None
+
+    def values_of(feed: Feed, tensors: Collection[str]) -> Mapping[str, NDArray[Any]]:
+        with collector.only_showing(tensors) as values:
+            found = output(feed)
+        if name in tensors and name is not None and found is not None:
+            values.setdefault(name, found)
+        return values
+
+    faults = FaultySamples(data, values_of)
+    check = OutputCheck(faults)
     seen = 0
     for piece in data.pieces(sizes):
-        where = f"calibration samples {seen} to {seen + piece.samples - 1}"
-        collector.start(piece.samples, where)
-        tensors = program.tensors_of(piece.feed)
+        collector.start(piece.samples)
         try:
-            with torch.no_grad():
-                model(*program.inputs_of_call(tensors))
+            found = output(piece.feed)
         except Exception as error:
+            where = shown_samples(seen, piece.samples)
             shapes = {name: array.shape for name, array in piece.feed.items()}
             raise RuntimeError(
                 f"The model failed on {where}, with inputs of shape {shapes}: {error}"
             ) from error
+        if name is not None and found is not None:
+            check.see(name, found, piece, seen)
+        collector.settle(faults.find(collector.fresh, piece, seen))
         seen += piece.samples
         yield piece.samples, piece.reached
+    check.check()

@@ -1,7 +1,8 @@
-"""A batch of a given size from the start of the data, on which times are measured."""
+"""A batch of a given size from the data, on which times are measured."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,15 @@ from optuna_quant.backends.calibration.pieces import Piece
 if TYPE_CHECKING:
     from optuna_quant.backends.calibration.data import CalibrationData
 
+# So many samples tell what is typical.
+_LOOKED_AT = 256
 
-def first_batch(data: CalibrationData, samples: int) -> Piece:
+
+def timed_batch(data: CalibrationData, samples: int) -> Piece:
     """The first samples of the data as one batch; where there are fewer, from the start again.
+
+    One sample alone is a typical one instead, where sizes differ, as those of texts do: that of
+    median size among the first few hundred.
 
     Args:
         data:
@@ -27,6 +34,8 @@ def first_batch(data: CalibrationData, samples: int) -> Piece:
         ValueError:
             If samples cannot be put together to such a batch, or there are no data.
     """
+    if samples == 1 and _may_differ(data):
+        return _typical(data)
     pieces = list(data.pieces([samples]))
     if samples == 1 or (len(pieces) == 1 and pieces[0].samples == samples):
         return pieces[0]
@@ -50,3 +59,32 @@ def first_batch(data: CalibrationData, samples: int) -> Piece:
         joined = np.concatenate(parts)
         feed[name] = joined[np.arange(samples) % len(joined)]
     return Piece({**feed, **data.constants.feed(samples)}, samples, (samples,), opens_batch=True)
+
+
+def _may_differ(data: CalibrationData) -> bool:
+    """Whether the model leaves open how large a sample is."""
+    specs = data.constants.varying(data.inputs)
+    return any(
+        spec.shape is None or any(not isinstance(axis, int) for axis in spec.shape[1:])
+        for spec in specs
+    )
+
+
+def _typical(data: CalibrationData) -> Piece:
+    """The sample of median size; the first where all have one size.
+
+    Where samples cannot be taken apart, the batch whose samples are of that size.
+    """
+    names = [spec.name for spec in data.constants.varying(data.inputs)]
+    sizes = []
+    for number, piece in enumerate(data.pieces([_LOOKED_AT])):
+        size = sum(piece.feed[name].size for name in names) // piece.samples
+        sizes += [(size, number)] * piece.samples
+    ordered = sorted(sizes)  # Of samples of one size, the first.
+    median, _ = ordered[(len(ordered) - 1) // 2]
+    chosen = next(number for size, number in sizes if size == median)
+    piece = next(itertools.islice(data.pieces([_LOOKED_AT]), chosen, None))
+    alone = next(data.one_by_one(piece), None)
+    if alone is None:
+        return piece
+    return Piece(alone, 1, (1,), opens_batch=piece.opens_batch)
