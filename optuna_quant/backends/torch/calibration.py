@@ -120,10 +120,26 @@ class ProgramCalibration:
         return Params(float(scale), int(zero_point), config.dtype)
 
     def moments(self, op: TorchOp, size: int | None) -> InputMoments:
-        """The moments of an op's inputs; ops that read one tensor share them.
+        """The moments of the inputs of an op, and of others with its weight.
 
-        A pass over the data collects them for this op and those behind it, as many as are kept.
+        Ops that read one tensor share them. A pass over the data collects them for this op and
+        those behind it, as many as are kept.
         """
+        weight = op.shared_weight
+        sources = {
+            each.sources[0]: each
+            for each in reversed(self._program.ops)
+            if each is op or (weight and each.shared_weight == weight)
+        }
+        ops = list(reversed(sources.values()))
+        if len(ops) == 1:
+            return self._own_moments(ops[0], size)
+        found = InputMoments(op.shape[-1] if op.shape else 1)
+        for each in ops:
+            found.merge(self._own_moments(each, size))
+        return found
+
+    def _own_moments(self, op: TorchOp, size: int | None) -> InputMoments:
         assert self._samples.calibration is not None
         key = op.sources[0], size or _ALL
         found: InputMoments | None = self._moments.get(key)
