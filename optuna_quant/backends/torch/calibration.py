@@ -15,6 +15,7 @@ from optuna_quant.backends.calibration.statistics_bytes import pack
 from optuna_quant.backends.calibration.statistics_bytes import unpack
 from optuna_quant.backends.ranges.qparams import Params
 from optuna_quant.backends.ranges.ranges import scale_zero_point
+from optuna_quant.backends.ranges.tensor_range import RANGE_OF_ZEROS
 from optuna_quant.backends.torch.candidates.observing import collect_moments
 from optuna_quant.backends.torch.candidates.observing import collect_statistics
 from optuna_quant.backends.weight_algorithms.moments import InputMoments
@@ -115,7 +116,11 @@ class ProgramCalibration:
             NoRangeError:
                 If calibration saw nothing that would give the tensor a range.
         """
-        found = self.statistics(size).range(tensor, config.algorithm, config.dtype, config.scheme)
+        if tensor in self._program.zeros:
+            found = RANGE_OF_ZEROS
+        else:
+            statistics = self.statistics(size)
+            found = statistics.range(tensor, config.algorithm, config.dtype, config.scheme)
         scale, zero_point = scale_zero_point(*found, config.dtype, config.scheme)
         return Params(float(scale), int(zero_point), config.dtype)
 
