@@ -10,6 +10,7 @@ import numpy as np
 from optuna_quant.data.constant_inputs import cure_of_missing
 from optuna_quant.data.loaders import without_device
 from optuna_quant.data.sample_checks import cure_of_texts
+from optuna_quant.data.shape_cures import cure_of_shape
 
 
 if TYPE_CHECKING:
@@ -183,6 +184,6 @@ def _is_free(spec: InputSpec, array: NDArray[Any]) -> bool:
 def _mismatch(spec: InputSpec, array: NDArray[Any], where: str) -> ValueError:
     return ValueError(
         f"Input {spec.name!r}: {where} is {array.dtype} of shape {array.shape}, but the model "
-        f"expects {spec}. Prepare the calibration data exactly as for inference; transform= "
-        "(--transform) can do that."
+        f"expects {spec}.{cure_of_shape(spec.shape, array.shape)} Prepare the calibration data "
+        "exactly as for inference; transform= (--transform) can do that."
     )
