@@ -108,12 +108,13 @@ def candidates(name: str) -> Mapping[str, Any]:
         "mixed": QuantConfig({**space.default().ops, **dict(list(dynamic.items())[:1])}),
         "per tensor": QuantConfig(
             {
-                tunable.name: OpConfig(
+                op: OpConfig(
                     option.mode,
                     activation=option.activation,
                     weight=TensorConfig("int8", "sym", "per_tensor"),
                 )
                 for tunable in space.tunables
+                for op in tunable.ops
                 for option in tunable.options[:1]
                 if option.weight is not None
             }
