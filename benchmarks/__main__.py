@@ -32,7 +32,7 @@ NAMES = (
     "block_groups",
     "coverage",
     "selection",
-    "evidence",
+    "early_stopping",
     "decision_overhead",
     "evaluation_threads",
     "costs",

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.cases import DEMO
 from benchmarks.cases import Case
 from benchmarks.cases import load_case
-from benchmarks.evidence import tune_task
+from benchmarks.early_stopping import tune_task
 from benchmarks.strategies import TASKS
 from benchmarks.strategies import Task
 from benchmarks.timing import alternating

@@ -27,7 +27,7 @@ from run_pages import DIGITS
 from run_pages import DOCS
 
 import optuna_quant
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
 

@@ -1,4 +1,4 @@
-"""Write what is made of the options' one definition: the types of tune(), and the docs' table.
+"""Write what is made of the options' one definition: types of tune(), the docs' table and help.
 
 python docs/write_options.py --write    writes the files
 python docs/write_options.py --check    fails if they are out of date
@@ -7,13 +7,18 @@ python docs/write_options.py --check    fails if they are out of date
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
+import io
+import os
 from pathlib import Path
+import re
 import sys
 
 from optuna_quant._common.option import groups_of
 from optuna_quant._common.option import options_of
+from optuna_quant.cli.parser import command_parser
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.options.model_options import model_groups
 from optuna_quant.tuning.options.model_options import model_options
@@ -24,6 +29,15 @@ REPOSITORY = Path(__file__).parent.parent
 TYPES = REPOSITORY / "optuna_quant" / "tuning" / "options" / "flat.py"
 PAGE = REPOSITORY / "docs" / "options.md"
 BEGIN, END = "<!-- begin: written by write_options.py -->", "<!-- end -->"
+COMMAND = REPOSITORY / "docs" / "command_line.md"
+WIDTH = 96
+HELP = re.compile(
+    rf"(?<=^COLUMNS={WIDTH} optuna-quant tune --help-all\n```\n\n<!-- output -->\n```text\n)"
+    r".*?(?=^```$)",
+    re.DOTALL | re.MULTILINE,
+)
+# What Python 3.13 prints of an option with two names, where older ones name its value twice.
+TWO_NAMES = re.compile(r"^  (--[\w-]+), (-\w) (\S+)$", re.MULTILINE)
 
 
 def types() -> str:
@@ -139,9 +153,22 @@ def page() -> str:
     return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
 
 
+def command_page() -> str:
+    """The page of the command, with all options of tune as its help has them now."""
+    os.environ["COLUMNS"] = str(WIDTH)
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        command_parser().commands["tune"].show_all()
+    text = TWO_NAMES.sub(r"  \1 \3, \2 \3", stream.getvalue())
+    shown = "".join(f"{line.rstrip()}\n" for line in text.rstrip().splitlines())
+    page, found = HELP.subn(lambda _: shown, COMMAND.read_text())
+    if found != 1:
+        raise ValueError(f"{COMMAND} must have the output of tune --help-all once.")
+    return page
+
+
 def main(arguments: list[str]) -> int:
     """Write the files, or check them."""
-    made = {TYPES: types(), PAGE: page()}
+    made = {TYPES: types(), PAGE: page(), COMMAND: command_page()}
     stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     for path in stale:
         if "--write" in arguments:

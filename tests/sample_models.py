@@ -17,10 +17,12 @@ from fake_backend import FakeModel
 import numpy as np
 from numpy.typing import NDArray
 import optuna
+from samplers.parallel_worker import WITH_BLOCKS
 from samplers.parallel_worker import Log
 import services
 from spaces import STATIC
 from spaces import STATIC_TENSOR
+from spaces import blocks_of
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
@@ -186,12 +188,15 @@ def sampler_of(
     criterion: AccuracyCriterion = CRITERION,
     **options: Any,
 ) -> QuantSampler:
-    """The sampler of a strategy."""
-    if needs_sensitivity(name):
+    """The sampler of a strategy; the name may end with " with blocks"."""
+    space, strategy = backend.tuning_space(), name.removesuffix(WITH_BLOCKS)
+    if strategy != name:
+        options["blocks"] = blocks_of(space)
+    if needs_sensitivity(strategy):
         options["sensitivity"] = lambda config, ops: {op: backend.damage[op] for op in ops}
     if name in ("tpe", "bayesian"):
         options["n_startup_trials"] = 4
-    return strategies()[name](backend.tuning_space(), criterion=criterion, seed=7, **options)
+    return strategies()[strategy](space, criterion=criterion, seed=7, **options)
 
 
 def search(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import optuna
 
+from optuna_quant.space.blocks import Block
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -37,6 +38,13 @@ def make_space(
         ops = [(f"op{i}", "Conv") for i in range(ops)]
     tunables = tuple(Tunable(name, kind, (name,), tuple(options)) for name, kind in ops)
     return TuningSpace(tunables, **kwargs)
+
+
+def blocks_of(space: TuningSpace) -> list[Block]:
+    """Blocks of two ops each."""
+    ops = [op for tunable in space.tunables for op in tunable.ops]
+    pairs = zip(ops[::2], ops[1::2], strict=True)
+    return [Block(f"b{i}", "f", pair) for i, pair in enumerate(pairs)]
 
 
 def evaluated(study: optuna.Study, space: TuningSpace) -> list[QuantConfig]:

@@ -30,6 +30,7 @@ SHORT = {
     OpConfig("bf16"): "b",
     OpConfig("fp16"): "h",
     STATIC_16: "w",
+    OpConfig("static", STATIC.activation): "a",
 }
 
 
@@ -42,9 +43,21 @@ def run(
     **kwargs: object,
 ) -> list[str]:
     """Every trial as its stage and a letter per op, until the strategy has nothing left."""
-    sampler = kind(space, **kwargs)
+    _, lines = searched(kind(space, **kwargs), metric, direction=direction)
+    return lines
+
+
+def searched(
+    sampler: QuantSampler,
+    metric: Callable[[QuantConfig], float],
+    *,
+    direction: str = "maximize",
+    most: int | None = None,
+) -> tuple[optuna.Study, list[str]]:
+    """The study and a line per trial, as :func:`run`; it ends after so many trials, if it says."""
+    space = sampler.space
     study = optuna.create_study(direction=direction, sampler=sampler)
-    while not sampler.is_exhausted(study):
+    while not sampler.is_exhausted(study) and len(study.trials) != most:
         study.optimize(objective_of(space, metric), n_trials=1)
         assert len(study.trials) < 200
     lines = []
@@ -53,7 +66,7 @@ def run(
         recipes = "".join(f" {name}={value}" for name, value in config.recipes.items())
         letters = "".join(SHORT[option] for option in config.ops.values())
         lines.append(f"{TrialView(trial).claim.stage}: {letters}{recipes}")
-    return lines
+    return study, lines
 
 
 def loss_per_op(**losses: float) -> Callable[[QuantConfig], float]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import importlib
+import importlib.metadata
 import inspect
 import os
 from pathlib import Path
 import re
 import subprocess
 import sys
+import tomllib
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,12 @@ from zygote import Zygote
 
 import optuna_quant
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+from optuna_quant.backends.onnxruntime.targets.table import TARGETS
 from optuna_quant.cli.parser import command_parser
+from optuna_quant.samplers import QuantSampler
+from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import strategies
+from optuna_quant.tuning.strategies import takes_costs
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +81,10 @@ def files_of_the_project() -> list[str]:
     if listed.returncode == 0:
         return listed.stdout.splitlines()
     return [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if ".venv" not in path.parts]
+
+
+def built_in() -> dict[str, type[QuantSampler]]:
+    return {s: c for s, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
 
 
 def name(path: Path) -> str:
@@ -318,6 +330,58 @@ def test_what_pages_use_of_the_package_exists(path: Path) -> None:
             assert wrong_uses(block.text) == [], block.line
 
 
+def names_bound_by(tree: ast.Module) -> Iterator[str]:
+    """What a block gives a name to, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).split(".")[0]
+        elif isinstance(node, ast.ExceptHandler) and node.name is not None:
+            yield node.name
+
+
+def unknown_names(text: str) -> Iterator[tuple[int, str]]:
+    """Names in a page's Python that nothing before defines, and that are not told what they are.
+
+    They are told by a comment in the page's code, or as code in the paragraph before the block.
+    """
+    known = set(dir(builtins))
+    for block in run_pages.blocks(text):
+        if block.language != "python":
+            continue
+        try:
+            tree = ast.parse(block.text)
+        except SyntaxError:  # A part of a program, or a sketch of one.
+            continue
+        known.update(names_bound_by(tree))
+        known.update(re.findall(r"\w+", " ".join(re.findall(r"#.*", block.text))))
+        before = (
+            text[: block.start].rpartition("```python")[0].rstrip().removesuffix("<!-- run -->")
+        )
+        told = re.findall(r"`([^`\n]+)`", before.rstrip().rpartition("\n\n")[2])
+        known.update(word for each in told for word in re.findall(r"\w+", each))
+        used = (n for n in ast.walk(tree) if isinstance(n, ast.Name))
+        yield from ((block.line, n.id) for n in used if n.id not in known)
+
+
+@pytest.mark.parametrize("path", all_pages(), ids=name)
+def test_names_in_code_are_defined_or_explained(path: Path) -> None:
+    assert list(unknown_names(path.read_text())) == []
+
+
+def test_unknown_names_are_found() -> None:
+    first = "```python\nimport a\n\nb = a.c(d)\n```\n"
+    second = "Now `e`:\n\n```python\nf(b, e)  # f: a function\n```\n"
+    assert list(unknown_names(first)) == [(2, "d")]
+    assert list(unknown_names(f"{first}\n{second}")) == [(2, "d")]
+    assert list(unknown_names(second)) == [(4, "b")]
+
+
 def test_wrong_uses_are_found() -> None:
     block = "from optuna_quant import CorpusMetric\nCorpusMetric(name='a', bounds=(0, 1))\n"
     assert wrong_uses(block) == ["CorpusMetric(bounds=)"]
@@ -354,7 +418,7 @@ OPTUNAHUB = "optunahub/package/samplers/accuracy_aware_quantization/README.md"
 @pytest.mark.parametrize(
     ("page", "place"),
     [
-        ("docs/api.md", r"^\.\. autoclass:: optuna_quant\.samplers\.{cls}$"),
+        ("docs/api/samplers.md", r"^\.\. autoclass:: optuna_quant\.samplers\.{cls}$"),
         ("README.md", r"^\|[^|]*`{name}`[^|]*\|"),
         ("docs/command_line.md", r"^{name} {{2,}}\w"),
         ("docs/index.md", r"^strategies/{name}$"),
@@ -364,7 +428,7 @@ OPTUNAHUB = "optunahub/package/samplers/accuracy_aware_quantization/README.md"
 )
 def test_strategies_are_on_the_pages_that_list_them(page: str, place: str) -> None:
     text = (ROOT / page).read_text()
-    ours = {s: c for s, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
+    ours = built_in()
     if "{kind}" in place:
         ours = {s: cls for s, cls in ours.items() if cls.sensitivity_kind is not None}
     assert len(ours) > 5
@@ -375,6 +439,96 @@ def test_strategies_are_on_the_pages_that_list_them(page: str, place: str) -> No
         if not re.search(pattern, text, re.MULTILINE):
             missing.append(strategy)
     assert not missing
+
+
+def staged() -> set[str]:
+    return {name for name, cls in built_in().items() if issubclass(cls, StagedQuantSampler)}
+
+
+def test_the_page_of_strategies_names_those_in_stages() -> None:
+    text = (STRATEGIES / "index.md").read_text()
+    (named,) = re.findall(r"the staged strategies \(([\w, ]+), and your own\)", text)
+    assert set(named.split(", ")) == staged()
+
+
+def test_the_page_of_backends_says_what_sizes_and_sensitivities_are_for() -> None:
+    text = (DOCS / "backends.md").read_text()
+    (costed, others) = re.findall(
+        r"With such a table (.*?) choose between.*?Of the others, (.*?) try mixtures", text, re.S
+    )[0]
+    known = {name for name in built_in() if takes_costs(name)}
+    assert set(re.findall(r"`(\w+)`", costed)) == known
+    assert set(re.findall(r"`(\w+)`", others)) == built_in().keys() - known - staged()
+    (row,) = re.findall(r"^\| .*OffersSensitivities`.*$", text, re.M)
+    best, _, rest = row.partition("the prior of ")[2].partition(" (the kind `BEST`); ")
+    found = {name: "BEST" for name in re.findall(r"`(\w+)`", best)}
+    found |= dict(re.findall(r"`(\w+)` \(`([A-Z_]+)`\)", rest))
+    kinds = {name: cls.sensitivity_kind for name, cls in built_in().items()}
+    assert found == {name: kind.name for name, kind in kinds.items() if kind is not None}
+
+
+def reference() -> str:
+    return "\n".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
+
+
+def test_signatures_that_the_reference_writes_out_are_those_of_the_classes() -> None:
+    text = reference()
+    written = re.findall(r"^\.\. auto\w+:: ([\w.]+)\((.*)\)$", text, re.MULTILINE)
+    assert written
+    for where, signature in written:
+        module, _, name = where.rpartition(".")
+        found = inspect.signature(getattr(importlib.import_module(module), name))
+        plain = [p.replace(annotation=p.empty) for p in found.parameters.values()]
+        assert str(inspect.Signature(plain)) == f"({signature})", where
+
+
+REFUSES_OTHERS = """
+import importlib, importlib.abc, sys
+refused = set(sys.argv[1].split(","))
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"{name} is not installed", name=name)
+sys.meta_path.insert(0, Refuse())
+for name in sys.argv[2].split(","):
+    importlib.import_module(name)
+"""
+
+
+@pytest.mark.slow
+def test_the_reference_needs_no_more_than_the_extra_of_the_docs() -> None:
+    """Without another target before it, `make docs` installs that alone."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*extras["dependencies"], *extras["optional-dependencies"]["docs"]]
+    for extra in ("onnx", "plot", "report"):
+        assert extra in asked[len(extras["dependencies"])]
+        asked += extras["optional-dependencies"][extra]
+    (replaced,) = re.findall(
+        r"^autodoc_mock_imports = (.*)$", (DOCS / "conf.py").read_text(), re.M
+    )
+    asked += ast.literal_eval(replaced)
+    others = importlib.metadata.packages_distributions().keys() - installed_with(asked)
+    assert {"torchao", "torchmetrics", "sklearn", "hypothesis"} <= others
+    documented = re.findall(r"^\.\. auto\w+:: ([\w.]+)", reference(), re.M)
+    wanted = {name.rpartition(".")[0] for name in documented}
+    wanted = {each.rpartition(".")[0] if each[:1].isupper() else each for each in wanted}
+    run("-c", REFUSES_OTHERS, ",".join(others - {"optuna_quant"}), ",".join(sorted(wanted)))
+
+
+def installed_with(requirements: list[str]) -> set[str]:
+    """The top-level modules of packages and of what they require, of those that are installed."""
+    seen: set[str] = set()
+    left = list(requirements)
+    while left:
+        name = re.match(r"[\w.-]+", left.pop())[0].lower().replace("_", "-")
+        if name not in seen:
+            seen.add(name)
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                left += [r for r in importlib.metadata.requires(name) or () if "extra ==" not in r]
+    of_module = importlib.metadata.packages_distributions()
+    return {
+        m for m, names in of_module.items() if {n.lower().replace("_", "-") for n in names} & seen
+    }
 
 
 def test_measuring_one_strategy_leaves_the_rows_of_the_others() -> None:
@@ -417,6 +571,13 @@ def test_page_of_recipes_has_a_row_for_each() -> None:
     assert sorted(rows) == sorted(RECIPES)
     chosen = [row for row in rows if not RECIPES[row].in_all]
     assert rows[-len(chosen) :] == chosen  # Those that "all" does not include come last.
+
+
+def test_page_of_targets_has_a_row_for_each() -> None:
+    text = (DOCS / "targets.md").read_text()
+    _, _, table = text.partition("| target | execution provider |")
+    firsts = re.findall(r"^\|([^|]*`[^|]*)\|", table.partition("\n\n")[0], re.M)
+    assert [found for first in firsts for found in re.findall(r"`([^`]+)`", first)] == [*TARGETS]
 
 
 @pytest.mark.parametrize("path", all_pages(), ids=name)

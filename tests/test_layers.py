@@ -83,6 +83,9 @@ LAYERS = (
 )
 """From below: a module imports from its own room and those before it."""
 
+APART = ("backends.onnxruntime", "backends.torch")
+"""Backends, which import nothing of each other, wherever they are in the layers."""
+
 KNOWS_THE_RUNTIME = ("backends.onnxruntime", "backends.default")
 """All others work with any backend."""
 
@@ -126,6 +129,17 @@ def layer_of(module: str) -> str:
     return max(fitting, key=len, default=module.removeprefix("optuna_quant").removeprefix("."))
 
 
+def backend_of(layer: str) -> str | None:
+    return next((each for each in APART if f"{layer}.".startswith(f"{each}.")), None)
+
+
+def below(layer: str) -> list[str]:
+    """The layers of which one may import: those before it, but for other backends."""
+    own = backend_of(layer)
+    before = LAYERS[: LAYERS.index(layer)]
+    return [each for each in before if own is None or backend_of(each) in (None, own)]
+
+
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     """The groups of modules that can reach each other."""
     reach = {module: set(found) for module, found in graph.items()}
@@ -157,7 +171,7 @@ def test_imports_go_down() -> None:
         for module, found in own_imports().items()
         for name in sorted(found)
         if layer_of(module) in LAYERS and layer_of(module) != layer_of(name)
-        if layer_of(name) not in LAYERS[: LAYERS.index(layer_of(module))]
+        if layer_of(name) not in below(layer_of(module))
     ]
     assert back == []
 
@@ -246,10 +260,9 @@ def may_import(module: str) -> str:
     room, layer = module.removeprefix("optuna_quant."), layer_of(module)
     if room != layer:
         return f"May import: as `{layer}`."
-    place = LAYERS.index(layer)
-    if not place:
+    if not below(layer):
         return "May import: nothing of this package."
-    return f"May import: `{LAYERS[place - 1]}` and what is below it."
+    return f"May import: `{below(layer)[-1]}` and what is below it."
 
 
 def folders() -> dict[str, str]:
@@ -272,3 +285,13 @@ def test_a_folder_says_what_it_is_and_may_import(module: str, docstring: str) ->
 def test_folders_below_a_layer_may_import_what_it_may() -> None:
     assert may_import("optuna_quant.evaluation.metrics") == "May import: as `evaluation`."
     assert may_import("optuna_quant.workers") == "May import: `_optuna` and what is below it."
+
+
+def test_backends_are_apart() -> None:
+    first = "optuna_quant.backends.torch.program"
+    assert may_import(first) == "May import: `backends.torch_program` and what is below it."
+    for layer in LAYERS:
+        others = set(map(backend_of, below(layer))) - {None, backend_of(layer)}
+        assert not others or backend_of(layer) is None
+    assert "backends.onnxruntime.model" in below("backends.onnxruntime")
+    assert {"backends.onnxruntime", "backends.torch"} <= set(below("backends.default"))

@@ -13,9 +13,12 @@ import pytest
 from optuna_quant import QuantConfig
 from optuna_quant.testing import BackendTestCase
 from optuna_quant.testing import CalibrationTestCase
+from optuna_quant.testing import CompilingTestCase
 from optuna_quant.testing import CostsTestCase
 from optuna_quant.testing import ModelTestCase
 from optuna_quant.testing import SensitivityTestCase
+from optuna_quant.testing import SimulationTestCase
+from optuna_quant.testing import TrainingTestCase
 from optuna_quant.testing import TuningTestCase
 
 
@@ -41,7 +44,10 @@ class TestOwnBackend(
     ModelTestCase,
     CalibrationTestCase,
     SensitivityTestCase,
+    CompilingTestCase,
     CostsTestCase,
+    SimulationTestCase,
+    TrainingTestCase,
     TuningTestCase,
 ):
     @pytest.fixture

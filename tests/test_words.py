@@ -61,6 +61,7 @@ USE_INSTEAD = MappingProxyType(
         "[Mm]ind that": "note that, or nothing",
         "[Bb]elong(?:s|ing)? into": "belongs in",
         "too much said": "overstated",
+        r"[Ss]peaks?\s+for": "suggests",
         r"\d\.\d+ %|\d %(?=[,.;:)\n])": "no space before the sign: 0.451%",
     }
 )

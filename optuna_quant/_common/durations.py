@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 import re
 
 
@@ -60,3 +62,32 @@ def as_seconds(name: str, value: float | str | None) -> float | None:
             f"{name} must be a number of seconds or a duration such as {EXAMPLES}, but got "
             f"{value!r}."
         ) from None
+
+
+def check_seconds(name: str, value: object, *, above_zero: bool = False) -> None:
+    """Refuse what is no length of time; :obj:`None`, no limit, is accepted.
+
+    Args:
+        name:
+            The name of the value, for the message.
+        value:
+            A number of seconds, or :obj:`None`.
+        above_zero:
+            Whether 0 is refused.
+
+    Raises:
+        TypeError:
+            If it is no number.
+        ValueError:
+            If it is negative, not finite, or 0 where that is refused.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number of seconds, but got {value!r}.")
+    seconds = float(value)
+    if not 0 <= seconds < math.inf or (above_zero and not seconds):
+        least = "above 0" if above_zero else "of at least 0"
+        raise ValueError(
+            f"{name} must be a number of seconds {least}, but got {value}; use None for no limit."
+        )

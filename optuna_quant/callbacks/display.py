@@ -60,7 +60,11 @@ class Display(Protocol):
         ...
 
     def add(self, line: TrialLine) -> None:
-        """Show a trial that has ended."""
+        """Show a trial that has ended.
+
+        The command does not write the warning that a trial has failed, because this line says the
+        same. A display that holds lines back must show those whose mood is ``Mood.FAILED``.
+        """
         ...
 
     def update(self, running: Sequence[Running]) -> None:
@@ -87,6 +91,9 @@ class Display(Protocol):
 
 class LineDisplay:
     """A plain line for each trial, for logs and pipes; and of other steps that take long.
+
+    Each trial has one because that of a failed trial stands for the warning that the command does
+    not write (:meth:`Display.add`).
 
     Args:
         stream:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import copy
 from dataclasses import dataclass
 import enum
-import math
 import threading
 from typing import TYPE_CHECKING
 from typing import Any
@@ -18,7 +17,10 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.callbacks.limits import check_limits
-from optuna_quant.costs.objective import LATENCY
+from optuna_quant.callbacks.spent import busy_seconds
+from optuna_quant.callbacks.spent import trials_used
+from optuna_quant.callbacks.stop_words import StopWords
+from optuna_quant.callbacks.stop_words import nothing_left
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike
@@ -30,10 +32,8 @@ from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers._engine.contract import TellsAnswers
 from optuna_quant.samplers._engine.contract import TellsExhaustion
 from optuna_quant.samplers._engine.contract import criterion_of
-from optuna_quant.selection.answer import Candidate
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import fp32_trial
-from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.criterion import keep_criterion
@@ -255,7 +255,7 @@ class ExitPolicy:
         if isinstance(sampler, QuantSampler) and sampler.has_stopped(study, trial.number):
             if stop.reason != StopReason.EXHAUSTED:
                 return stop.message
-            return self._best_message(
+            return self._words.best(
                 candidates(study, self._criterion), study.get_trials(deepcopy=False)
             )
         return None if _optuna.is_stopping(study) else stop.message
@@ -281,7 +281,7 @@ class ExitPolicy:
         if self._stop_at_first:
             answers = [c for c in found if c.met and is_answer(study, c.trial)]
             if answers:
-                return Stop(StopReason.MET, self._met_message(answers))
+                return Stop(StopReason.MET, self._words.met(answers))
         failure = None if found else _repeated_failure(study, trials)
         if failure is not None and failure.is_certain:
             message = (
@@ -293,16 +293,16 @@ class ExitPolicy:
         elapsed = busy_seconds(trials)
         if self._timeout is not None and elapsed >= self._timeout:
             message = f"The time limit of {self._timeout:g} s is reached, after {elapsed:.0f} s."
-            return Stop(StopReason.TIMEOUT, f"{message} {self._best_message(found, trials)}")
+            return Stop(StopReason.TIMEOUT, f"{message} {self._words.best(found, trials)}")
         used = trials_used(trials)
         if self._max_trials is not None and used >= self._max_trials:
             most = self._max_trials
             message = (
                 f"All {most} trials are used up." if most > 1 else "The one trial is used up."
             )
-            return Stop(StopReason.MAX_TRIALS, f"{message} {self._best_message(found, trials)}")
+            return Stop(StopReason.MAX_TRIALS, f"{message} {self._words.best(found, trials)}")
         if self._has_nothing_left(study, trials):
-            message = f"{nothing_left(trials)} {self._best_message(found, trials)}"
+            message = f"{nothing_left(trials)} {self._words.best(found, trials)}"
             return Stop(StopReason.EXHAUSTED, message)
         repeats = _repeats_at_the_end(trials)
         if repeats >= _MOST_REPEATS:
@@ -310,7 +310,7 @@ class ExitPolicy:
                 f"The last {repeats} configurations gave models that had been evaluated before; "
                 f"{used} trials were evaluated."
             )
-            return Stop(StopReason.EXHAUSTED, f"{message} {self._best_message(found, trials)}")
+            return Stop(StopReason.EXHAUSTED, f"{message} {self._words.best(found, trials)}")
         if not found:
             _warn_without_baseline(study, trials)
         return None
@@ -363,50 +363,13 @@ class ExitPolicy:
         known = study.get_trials(deepcopy=False) if trials is None else trials
         return max(0.0, self._timeout - busy_seconds(known))
 
+    @property
+    def _words(self) -> StopWords:
+        return StopWords(self._objective)
+
     def _has_nothing_left(self, study: optuna.Study, trials: list[FrozenTrial]) -> bool:
         sampler = study.sampler
         return isinstance(sampler, TellsExhaustion) and sampler.is_exhausted(study, trials)
-
-    def _met_message(self, answers: list[Candidate]) -> str:
-        best = ranked(answers, self._objective)[0]
-        if not self._is_known(best):
-            return f"{_met_count(len(answers))}."
-        return f"Trial {best.trial.number} meets the criterion, {self._shown(best)}."
-
-    def _best_message(self, found: list[Candidate], trials: Iterable[FrozenTrial]) -> str:
-        met = ranked(found, self._objective)
-        if not met:
-            return "No quantized model meets the criterion." + _failure(trials)
-        best = met[0]
-        if not self._is_known(best):
-            return f"{_met_count(len(met))}."
-        return (
-            f"The best that meets the criterion is trial {best.trial.number}, {self._shown(best)}."
-        )
-
-    def _is_known(self, candidate: Candidate) -> bool:
-        """Whether it is known what it costs; otherwise no trial is called the best."""
-        return self._objective.measures == (OPS,) or math.isfinite(candidate.cost(self._objective))
-
-    def _shown(self, candidate: Candidate) -> str:
-        ops = _fallback(candidate)
-        if self._objective.measures == (OPS,):
-            return ops
-        # A time that was measured is of another run, and is said by itself.
-        predicted = "predicted " if LATENCY in self._objective.measures else ""
-        return f"{predicted}{self._objective.show(candidate.cost(self._objective))}, {ops}"
-
-
-def nothing_left(trials: Iterable[FrozenTrial]) -> str:
-    """That the strategy of a study has come to its end, in a sentence.
-
-    Args:
-        trials:
-            All trials of the study.
-    """
-    used = trials_used(trials)
-    counted = f"{used} model{'' if used == 1 else 's'}"
-    return f"The strategy sees nothing left that is worth a trial after {counted}."
 
 
 def keep_reason(study: optuna.Study, stop: Stop) -> None:
@@ -447,58 +410,6 @@ def is_answer(study: optuna.Study, trial: FrozenTrial) -> bool:
     return not claim.provisional
 
 
-def trials_used(trials: Iterable[FrozenTrial]) -> int:
-    """How many trials were evaluated: without the baseline, repeats, and what was cut short."""
-    return sum(map(_is_evaluated, map(TrialView, trials)))
-
-
-def every_evaluation_failed(trials: Iterable[FrozenTrial]) -> bool:
-    """Whether candidates were evaluated, and none of them to any result."""
-    states = [view.state for view in map(TrialView, trials) if _is_evaluated(view)]
-    return bool(states) and all(state == TrialState.FAIL for state in states)
-
-
-def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
-    """For how long at least one of the finished trials ran.
-
-    One whose worker has died does not count: its end was written by another one's clock.
-    """
-    # As timestamps: Optuna's times are local and without a zone, a user's may have one.
-    spans = sorted(
-        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
-        for trial in trials
-        if trial.datetime_start is not None
-        and trial.datetime_complete is not None
-        and (trial.state != TrialState.FAIL or TrialView(trial).has_failed_itself)
-    )
-    total = 0.0
-    end = -math.inf
-    for start, complete in spans:
-        total += max(0.0, complete - max(start, end))
-        end = max(end, complete)
-    return total
-
-
-def _is_evaluated(view: TrialView) -> bool:
-    return (
-        view.is_finished
-        and not view.is_baseline
-        and view.reused_from is None
-        # An earlier trial, which counts, has evaluated the first samples of the same model.
-        and view.continues is None
-        and not _was_cut_short(view)
-        and not view.is_foreign
-    )
-
-
-def _was_cut_short(view: TrialView) -> bool:
-    """Whether the trial's process ended, or was interrupted, while our objective ran."""
-    if view.state != TrialState.FAIL or view.failure is not None:
-        return False
-    died = (view.worker or view.started_by) is not None and not view.has_failed_itself
-    return died or view.is_interrupted or view.is_building
-
-
 def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
     count = 0
     for view in map(TrialView, reversed(trials)):
@@ -511,15 +422,6 @@ def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
     return count
 
 
-def _failure(trials: Iterable[FrozenTrial]) -> str:
-    """What to add if no evaluation succeeded: that, and why the last one did not."""
-    evaluated = [view for view in map(TrialView, trials) if _is_evaluated(view)]
-    if not every_evaluation_failed(view.trial for view in evaluated):
-        return ""
-    reasons = [view.failure for view in evaluated if view.failure is not None]
-    return " Every evaluation failed." + (f" The last reason: {reasons[-1]}" if reasons else "")
-
-
 def _repeated_failure(
     study: optuna.Study, trials: Sequence[FrozenTrial]
 ) -> RepeatedFailure | None:
@@ -529,16 +431,6 @@ def _repeated_failure(
     if not isinstance(study.sampler, QuantSampler):
         return None
     return repeated_failure(study, trials, study.sampler.space)
-
-
-def _met_count(count: int) -> str:
-    """For latency, which is measured at the end: no trial is the best before."""
-    return "1 trial meets the criterion" if count == 1 else f"{count} trials meet the criterion"
-
-
-def _fallback(candidate: Candidate) -> str:
-    ops = candidate.fallback_ops
-    return f"with {ops or 'no'} op{'' if ops == 1 else 's'} in fallback"
 
 
 def _warn_without_baseline(study: optuna.Study, trials: list[FrozenTrial]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Integral
-from numbers import Real
-from typing import Any
+
+from optuna_quant._common.durations import check_seconds
 
 
 def check_limits(
@@ -27,13 +26,7 @@ def check_limits(
         ValueError:
             If a limit is out of its range, or the limits contradict each other.
     """
-    if timeout is not None:
-        seconds = _number("timeout", timeout)
-        if not 0 <= seconds < math.inf:
-            raise ValueError(
-                f"timeout must be a number of seconds of at least 0, but got {timeout}; use None "
-                "for no limit."
-            )
+    check_seconds("timeout", timeout)
     if max_trials is not None:
         if isinstance(max_trials, bool) or not isinstance(max_trials, Integral):
             raise TypeError(f"max_trials must be an integer or None, but got {max_trials!r}.")
@@ -45,9 +38,3 @@ def check_limits(
             "contradicts stop_at_first=False; use timeout=None to continue without a time "
             "limit."
         )
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, but got {value!r}.")
-    return float(value)

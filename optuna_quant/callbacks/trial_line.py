@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from optuna_quant.callbacks.exit_policy import busy_seconds
 from optuna_quant.callbacks.exit_policy import is_answer
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import busy_seconds
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.callbacks.wording import Reference
 from optuna_quant.callbacks.wording import config_of
 from optuna_quant.callbacks.wording import rounded_estimate

@@ -50,7 +50,20 @@ class CommandParser(argparse.ArgumentParser):
         self._speaker = speaker
         self._rare: frozenset[str] = frozenset()
         self._shows_all = False
+        self._examples = ""
         self.commands: dict[str, CommandParser] = {}
+
+    def end_with_examples(self, *lines: str, note: str = "") -> None:
+        """End the help with examples.
+
+        Args:
+            *lines:
+                The examples, as they are typed.
+            note:
+                What they do not show by themselves.
+        """
+        shown = "".join(f"  {line}\n" for line in lines)
+        self._examples = f"\nexamples:\n{shown}" + (f"\n{note}" if note else "")
 
     def hide(self, names: Iterable[str], epilog: str) -> None:
         """Show some options only with ``--help-all``.
@@ -59,7 +72,7 @@ class CommandParser(argparse.ArgumentParser):
             names:
                 The names of the options.
             epilog:
-                What ends the text that has all of them.
+                What stands behind all of them.
         """
         self._rare = frozenset(names)
         self._long_epilog = epilog
@@ -71,7 +84,10 @@ class CommandParser(argparse.ArgumentParser):
         self.print_help()
 
     def format_help(self) -> str:
-        """The help: the most used options, or all of them."""
+        """The help: the most used options, or all of them, and then the examples."""
+        return self._help_of_options() + self._examples
+
+    def _help_of_options(self) -> str:
         if not self._rare:
             return super().format_help()
         if self._shows_all:

@@ -44,7 +44,7 @@ def add_building(
     description: str,
     without: Sequence[str] = (),
     helps: Mapping[str, str] = MappingProxyType({}),
-) -> argparse.ArgumentParser:
+) -> CommandParser:
     """Add a command with the model, the flags that say how it is built and run, and the volume.
 
     Args:

@@ -57,6 +57,9 @@ def add_compare(commands: argparse._SubParsersAction[CommandParser]) -> None:
     add_plugin(parser)
     add_format(parser)
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    parser.end_with_examples(
+        "optuna-quant compare model.onnx model.int8.onnx --data eval.npz",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -51,6 +51,10 @@ def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "pages are slow (default: 40)",
     )
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    parser.end_with_examples(
+        "optuna-quant dashboard --storage model.int8.optuna_quant.journal",
+        "optuna-quant dashboard --storage sqlite:///studies.db --artifact-dir artifacts",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

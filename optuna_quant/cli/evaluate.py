@@ -50,6 +50,10 @@ def add_evaluate(commands: argparse._SubParsersAction[CommandParser]) -> None:
     add_some(parser, TuneOptions, _HELP, _HELP)
     add_format(parser)
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    parser.end_with_examples(
+        "optuna-quant evaluate model.onnx --data eval.npz",
+        "optuna-quant evaluate model.int8.onnx --data eval.npz --metric top5 -f json",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

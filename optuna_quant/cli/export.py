@@ -57,6 +57,10 @@ def add_export(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "--report", metavar="OUT.csv", help="write what each op was asked to run, and what it runs"
     )
+    parser.end_with_examples(
+        "optuna-quant export model.onnx --calibration calib.npz --storage my.journal",
+        "optuna-quant export model.onnx --calibration calib.npz --storage my.journal --trial 7",
+    )
 
 
 def _trial(text: str) -> int | str:

@@ -48,6 +48,10 @@ def add_init(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--config", metavar="FILE.toml", default="tune.toml", help="the file (default: tune.toml)"
     )
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    parser.end_with_examples(
+        "optuna-quant init model.onnx --config tune.toml",
+        "optuna-quant tune --config tune.toml",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import importlib.util
 import json
 from pathlib import Path
@@ -13,22 +12,6 @@ from typing import Any
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.evaluation.metrics.objects import is_metric_object
 from optuna_quant.evaluation.user_code import shown
-
-
-def load_function(spec: str) -> Callable[..., object]:
-    """The function that ``FILE.py:FUNC`` names.
-
-    Args:
-        spec:
-            The file and the function's name; without a name, ``evaluate``.
-
-    Raises:
-        ValueError:
-            If the file does not exist, cannot be run, or has no such function.
-    """
-    loaded = load("--evaluate", spec, "evaluate", ())
-    assert callable(loaded)
-    return loaded
 
 
 def load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> object:

@@ -87,11 +87,7 @@ lines of progress:
   quantize more of it. It continues, and returns to this one if it finds nothing better.
 """
 
-_EXAMPLE = """\
-examples:
-  optuna-quant tune model.onnx --calibration calib.npz --data eval.npz --timeout 10m
-  optuna-quant tune model.onnx --calibration calib.npz --evaluate my_eval.py:evaluate
-
+_ABOUT_EVALUATE = """\
   where my_eval.py has a function that gets an onnxruntime.InferenceSession and returns the
   metric as one number:
 
@@ -221,17 +217,25 @@ def command_parser(speaker: str = "optuna-quant") -> CommandParser:
         description="Search for a quantized model that meets an accuracy criterion.\n\nRun "
         "again, the same command continues where it stopped; run several times on "
         "one\n--storage, or under mpirun or srun, it shares the work.",
-        epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_tune(tune)
-    tune.hide(rare_options(TuneOptions), f"{_LONG}\n{_EXAMPLE}")
+    tune.hide(rare_options(TuneOptions), _LONG)
+    tune.end_with_examples(
+        "optuna-quant tune model.onnx --calibration calib.npz --data eval.npz --timeout 10m",
+        "optuna-quant tune model.onnx --calibration calib.npz --evaluate my_eval.py:evaluate",
+        note=_ABOUT_EVALUATE,
+    )
     space = commands.add_parser(
         "space",
         help="show which ops of a model can be quantized, and how",
         description="Show the tuning space of a model: a row for each op.",
     )
     _add_space(space)
+    space.end_with_examples(
+        "optuna-quant space model.onnx",
+        "optuna-quant space model.onnx --calibration calib.npz --save-costs costs.json",
+    )
     for add in _OTHERS:
         add(commands)
     parser.commands = dict(commands.choices)

@@ -40,6 +40,10 @@ def add_plot(commands: argparse._SubParsersAction[CommandParser]) -> None:
     )
     add_format(parser)
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    parser.end_with_examples(
+        "optuna-quant plot",
+        "optuna-quant plot tradeoff --output tradeoff.html",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -51,6 +51,10 @@ def add_quantize(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "--report", metavar="OUT.csv", help="write what each op was asked to run, and what it runs"
     )
+    parser.end_with_examples(
+        "optuna-quant quantize model.onnx --calibration calib.npz --output model.int8.onnx",
+        "optuna-quant quantize model.onnx --approach dynamic --data eval.npz",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -49,6 +49,10 @@ def add_report(commands: argparse._SubParsersAction[CommandParser]) -> None:
         help="replace the file also if it is no report of the same study",
     )
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    parser.end_with_examples(
+        "optuna-quant report",
+        "optuna-quant report --storage model.int8.optuna_quant.journal --output facts.json",
+    )
 
 
 def _check_same_study(file: Path, study: str) -> None:

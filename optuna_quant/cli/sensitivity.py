@@ -53,6 +53,10 @@ def add_sensitivity(commands: argparse._SubParsersAction[CommandParser]) -> None
         "of its own output), output_error (for mse_v2: how far it moves the outputs, with a model "
         "for each op and option) or curvature (for hawq_v2; needs torch) (default: best)",
     )
+    parser.end_with_examples(
+        "optuna-quant sensitivity model.onnx --calibration calib.npz --output ops.json",
+        "optuna-quant tune --config tune.toml --sensitivities ops.json --study-name edited",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

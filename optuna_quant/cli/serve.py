@@ -43,6 +43,10 @@ def add_serve(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--port", type=_port, default=13000, help="the port to listen on (default: 13000)"
     )
     serve.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    serve.end_with_examples(
+        "optuna-quant serve --storage postgresql://user@host/studies --host 10.0.0.5",
+        "optuna-quant tune --config tune.toml --storage grpc://10.0.0.5:13000",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

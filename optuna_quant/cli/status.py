@@ -38,6 +38,10 @@ def add_status(commands: argparse._SubParsersAction[CommandParser]) -> None:
     add_recorded(parser, "all studies")
     add_format(parser)
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    parser.end_with_examples(
+        "optuna-quant status",
+        "optuna-quant status --storage model.int8.optuna_quant.journal -f json",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

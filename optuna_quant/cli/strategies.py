@@ -29,6 +29,10 @@ def add_strategies(commands: argparse._SubParsersAction[CommandParser]) -> None:
     add_plugin(parser)
     add_format(parser)
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    parser.end_with_examples(
+        "optuna-quant strategies",
+        "optuna-quant strategies -f json",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.callbacks import StopReason
-from optuna_quant.callbacks.exit_policy import every_evaluation_failed
+from optuna_quant.callbacks.spent import every_evaluation_failed
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.building import check_calibration
 from optuna_quant.cli.endings import MODELS

@@ -33,7 +33,7 @@ def load(conf: object, *, same_order: bool = False) -> dict[str, Any]:
     What neural-compressor's configuration says and this library does not have, or has in another
     form, is named in one warning per field. Data and evaluation are not part of a configuration.
     Where it names no recipe, none is among the arguments: :func:`~optuna_quant.tune` then tries
-    those that the model's structure speaks for; ``inc.load(conf) | {"recipes": "none"}`` leaves
+    those that the model's structure suggests; ``inc.load(conf) | {"recipes": "none"}`` leaves
     them out.
 
     Example:

@@ -26,6 +26,7 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import as_objective
+from optuna_quant.costs.recorded_objective import keep_objective
 from optuna_quant.study import record
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.blobs import write_text
@@ -72,8 +73,7 @@ class SearchProblem:
     def keep(self, study: optuna.Study) -> None:
         """Write down what all workers and later runs must know."""
         name = self.objective.name
-        if study.user_attrs.get(record.OBJECTIVE) != name:
-            study.set_user_attr(record.OBJECTIVE, name)
+        keep_objective(study, name)
         attribute = f"{record.LEFT_OUT}:{self.space.prefix}"
         if self.left_out and self.no_gain is None and read_text(study, attribute) is None:
             write_text(study, attribute, json.dumps(list(self.left_out)))

@@ -17,6 +17,7 @@ from optuna_quant.dashboard.publish import space_of
 from optuna_quant.dashboard.publish import write_note
 from optuna_quant.dashboard.trial_words import TrialWords
 from optuna_quant.study import record
+from optuna_quant.study.recorded_space import recorded_left_out
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.study.trial_writer import RunningTrialWriter
 from optuna_quant.tuning.recorded_study import RecordedTrials
@@ -171,6 +172,7 @@ class PublishToDashboard:
                 criterion=RecordedTrials(study).criterion,
                 fp32=fp32_measures(study),
                 space=space_of(study),
+                left_out=len(recorded_left_out(study)),
             )
         self._words = study.study_name, words
         return words

@@ -29,7 +29,9 @@ _HEADLINES = {
 }
 
 
-def study_note(overview: Overview, space: TuningSpace | None = None, *, link: str = "") -> str:
+def study_note(
+    overview: Overview, space: TuningSpace | None = None, *, left_out: int = 0, link: str = ""
+) -> str:
     """The outcome of a study in words.
 
     Args:
@@ -37,13 +39,15 @@ def study_note(overview: Overview, space: TuningSpace | None = None, *, link: st
             The record of the study.
         space:
             The tuning space, for the configuration of the best trial.
+        left_out:
+            How many ops it does not have because of what they cost.
         link:
             The address of a trial in the dashboard, up to its number; empty for no link.
     """
     so_far = "" if overview.stopped_because else " so far"
     lines = [f"## {_HEADLINES[overview.outcome]}{so_far}", ""]
     if overview.best is not None:
-        lines += _about_best(overview, overview.best, space, link)
+        lines += _about_best(overview, overview.best, space, left_out, link)
     lines += [f"- **Criterion**: {overview.criterion}"]
     if overview.baseline is not None:
         lines += [f"- **FP32**: {overview.metric_name} {overview.baseline.value:.6g}"]
@@ -72,7 +76,7 @@ def merged(existing: str, note: str) -> str:
 
 
 def _about_best(
-    overview: Overview, best: Candidate, space: TuningSpace | None, link: str
+    overview: Overview, best: Candidate, space: TuningSpace | None, left_out: int, link: str
 ) -> list[str]:
     title = "Best trial" if overview.outcome == Outcome.MET else "Closest trial"
     about = "" if best.samples is None else "about "
@@ -94,5 +98,5 @@ def _about_best(
             config = space.config_from_params(best.view.known_params)
         except (KeyError, ValueError):
             return lines
-        lines += [f"- **Configuration**: {shown_config(config)}"]
+        lines += [f"- **Configuration**: {shown_config(config, left_out=left_out)}"]
     return lines

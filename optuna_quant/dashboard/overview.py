@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
+from optuna_quant.costs.recorded_objective import recorded_objective
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import fp32_trial
@@ -142,10 +143,8 @@ def fp32_measures(
 
 
 def _objective(study: optuna.Study) -> Objective:
-    try:
-        return as_objective(str(study.user_attrs.get(record.OBJECTIVE, OPS)))
-    except ValueError:  # A function, which the record does not hold.
-        return as_objective(OPS)
+    # Of a function the record has no more than the name.
+    return recorded_objective(study) or as_objective(OPS)
 
 
 def _outcome(

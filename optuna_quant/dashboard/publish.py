@@ -21,6 +21,7 @@ from optuna_quant.dashboard.note import study_note
 from optuna_quant.dashboard.overview import Outcome
 from optuna_quant.dashboard.overview import Overview
 from optuna_quant.dashboard.overview import read_overview
+from optuna_quant.study.recorded_space import recorded_left_out
 from optuna_quant.study.recorded_space import recorded_space
 
 
@@ -157,7 +158,12 @@ def write_note(study: optuna.Study, overview: Overview, space: TuningSpace | Non
     """Write the note of a study, if it says something new."""
     dashboard = need_dashboard()
     number = _optuna.study_identity(study)[1]
-    note = study_note(overview, space, link=f"/dashboard/studies/{number}/trials?numbers=")
+    note = study_note(
+        overview,
+        space,
+        left_out=len(recorded_left_out(study)),
+        link=f"/dashboard/studies/{number}/trials?numbers=",
+    )
     before = dashboard.get_note(study)
     after = merged(before, note)
     if after != before:

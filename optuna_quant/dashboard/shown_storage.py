@@ -26,6 +26,7 @@ from optuna_quant.dashboard.short_options import short_options
 from optuna_quant.dashboard.trial_words import TrialWords
 from optuna_quant.storages.retrying import RetryingStorage
 from optuna_quant.study import record
+from optuna_quant.study.recorded_space import recorded_left_out
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.recorded_study import RecordedTrials
 
@@ -120,8 +121,12 @@ class ShownStorage(RetryingStorage):
         space = space_of(study)
         words = None
         if space is not None:
-            criterion = RecordedTrials(study).criterion
-            words = TrialWords(criterion=criterion, fp32=fp32_measures(study), space=space)
+            words = TrialWords(
+                criterion=RecordedTrials(study).criterion,
+                fp32=fp32_measures(study),
+                space=space,
+                left_out=len(recorded_left_out(study)),
+            )
         self._words[study_id] = words
         return words
 

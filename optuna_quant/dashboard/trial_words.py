@@ -46,11 +46,14 @@ class TrialWords:
             What the FP32 model costs, by measure.
         space:
             The tuning space; None if the study keeps none.
+        left_out:
+            How many ops the tuning space does not have because of what they cost.
     """
 
     criterion: AccuracyCriterion
     fp32: Mapping[str, float]
     space: TuningSpace | None = None
+    left_out: int = 0
 
     def of(self, view: TrialView) -> dict[str, str]:
         """The strings of a trial, by name; what is not known is left out."""
@@ -89,9 +92,10 @@ class TrialWords:
         if self.space is None:
             return ""
         try:
-            return shown_config(self.space.config_from_params(view.known_params))
+            config = self.space.config_from_params(view.known_params)
         except (KeyError, ValueError):  # It has no parameters yet, or those of another space.
             return ""
+        return shown_config(config, left_out=self.left_out)
 
 
 _SAID: Mapping[str, str] = {
@@ -101,12 +105,15 @@ _SAID: Mapping[str, str] = {
 }
 
 
-def shown_config(config: QuantConfig) -> str:
+def shown_config(config: QuantConfig, *, left_out: int = 0) -> str:
     """A configuration in a line: ``54 of 62 ops in INT8; FP32: conv1, fc``.
 
     Args:
         config:
             The configuration.
+        left_out:
+            How many ops the tuning space does not have because of what they cost. They count, as
+            in the summary of a search.
     """
     names: dict[str, list[str]] = {}
     for op, option in config.ops.items():
@@ -114,7 +121,7 @@ def shown_config(config: QuantConfig) -> str:
     quantized = Counter(
         {kind: len(ops) for kind, ops in names.items() if config.ops[ops[0]].is_quantized}
     )
-    total = len(config.ops)
+    total = len(config.ops) + left_out
     parts = [", ".join(f"{count} of {total} ops in {kind}" for kind, count in _sorted(quantized))]
     if not quantized:
         parts = [f"none of {total} ops quantized"]
@@ -124,6 +131,8 @@ def shown_config(config: QuantConfig) -> str:
             for kind, ops in names.items()
             if kind not in quantized
         ]
+        if left_out:
+            parts.append(f"{left_out} left in FP32")
     parts += [f"{name}: {value}" for name, value in config.recipes.items() if value]
     return printable("; ".join(parts))
 

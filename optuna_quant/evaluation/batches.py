@@ -73,7 +73,7 @@ def batches_of(evaluation: object, space: TuningSpace, fp32: Model | None) -> Ba
         return None
     if not isinstance(evaluation, DataEvaluation) or fp32 is None:
         return Batches(None)
-    return Batches(evaluation.batch_size_for(fp32, depends_on_batch=True))
+    return Batches(evaluation.runs.batch_size_for(fp32, depends_on_batch=True))
 
 
 def warn_of_batches(evaluation: object, batches: Batches | None) -> None:
@@ -125,7 +125,7 @@ class SampleDependence:
 
 
 def _warn_of_dependence(evaluation: DataEvaluation, fp32: Model) -> None:
-    size = evaluation.batch_size_for(fp32)
+    size = evaluation.runs.batch_size_for(fp32)
     if _is_independent(evaluation, fp32, size):
         return
     if _is_independent(evaluation, fp32, 1):  # Alone, it gives the same each time.
@@ -179,7 +179,7 @@ def _is_independent(evaluation: DataEvaluation, model: Model, size: int) -> bool
     """
     count = min(_TRIED, evaluation.samples)
     try:
-        some, alone = (evaluation.first_outputs(model, count, size=n) for n in (size, 1))
+        some, alone = (evaluation.runs.first_outputs(model, count, size=n) for n in (size, 1))
     except Exception:
         return True
     return all(_is_close(one, other) for one, other in zip(some, alone, strict=True))

@@ -1,4 +1,4 @@
-"""Check that there are enough data, and that calibration data resemble evaluation data."""
+"""Check that data are enough and well-formed, and that data for calibration resemble the rest."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant._common.printable import percent
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.workers.launch import this_rank
@@ -85,7 +86,46 @@ def _warnings(backend: object, measure: object, fp32: Callable[[], RunnableLike]
         return
     yield from _of_few(measure.samples)
     if calibration is not None:
-        yield from _differences(feeds, measure.preview(fp32(), _LOOKED_AT))[:1]
+        yield from _differences(feeds, measure.runs.preview(fp32(), _LOOKED_AT))[:1]
+
+
+def tell_unused(measure: DataEvaluation, model: RunnableLike) -> None:
+    """Say so if there are labels, and the metric does not look at them.
+
+    Args:
+        measure:
+            The evaluation.
+        model:
+            The FP32 model.
+    """
+    names = measure.runs.unused(model)
+    if names:
+        _logger.warning(
+            f"The metric {measure.name!r} compares with the FP32 model's outputs: "
+            f"{', '.join(map(repr, names))} in the evaluation data is not used."
+        )
+
+
+def tell_forms(measure: DataEvaluation, model: RunnableLike) -> None:
+    """Say so if the data are less precise than what the model takes, or look like batches.
+
+    Args:
+        measure:
+            The evaluation.
+        model:
+            The FP32 model.
+    """
+    size = measure.runs.batch_in_item(model)
+    if size is not None:
+        measure.warn(
+            f"An item of the evaluation data has {size} labels and is run by itself, as one "
+            "sample. If items are batches, give [data[i] for i in range(len(data))]."
+        )
+    for spec, dtype in measure.runs.less_precise(model):
+        warn_user(
+            f"Input {spec.name!r}: the evaluation data have dtype {dtype} and are cast to the "
+            f"model's {spec.dtype.name}: the metric is that of rounded inputs."
+        )
 
 
 class SeenInputs:

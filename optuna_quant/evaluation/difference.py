@@ -130,10 +130,12 @@ def _scored(
     measure: DataEvaluation,
     chosen: NDArray[np.int64],
 ) -> Iterator[_Batch]:
-    size = measure.batch_size_for(model)
+    size = measure.runs.batch_size_for(model)
     for start in range(0, len(chosen), size):
         part = measure.subset(chosen[start : start + size])
-        rows = [part.first_outputs(each, part.samples, size=size) for each in (simulated, model)]
+        rows = [
+            part.runs.first_outputs(each, part.samples, size=size) for each in (simulated, model)
+        ]
         pairs = list(zip(*rows, strict=True))
         # They are sample by sample, each with its outputs.
         firsts = pairs[:: max(1, len(pairs) // part.samples)]

@@ -138,16 +138,16 @@ class GivenScores:
 class FunctionEvaluation:
     """Evaluates models by a function, which gives one number or the score of each sample.
 
-    The first call tells which. A function that gives scores (a NumPy array, a list of numbers or
-    a tensor, one score per sample) has the same evidence as labelled data: the metric is the mean,
-    the study keeps the scores, and the loss has a confidence interval. If it also takes a
-    parameter named ``indices`` or ``samples``, without a default or with :obj:`None`, it can be
-    asked for some of the samples: it gets an integer array of shape ``(n,)`` (:obj:`None` stands
-    for all samples in their order) and gives their ``n`` scores in this order. Then it is a whole
+    The first call tells which. A function that gives scores (a NumPy array, a list of numbers or a
+    tensor, one score per sample) is used as labelled data are: the metric is the mean, the study
+    keeps the scores, and the loss has a confidence interval. If it also takes a parameter named
+    ``indices`` or ``samples``, without a default or with :obj:`None`, it can be asked for some of
+    the samples: it gets an integer array of shape ``(n,)`` (:obj:`None` stands for all samples in
+    their order) and gives their ``n`` scores in this order. Then it is a whole
     :class:`~optuna_quant.evaluation.sampled.SampleEvaluation`. With the scores it may give
     margins, as a pair of two arrays: how far each sample is from being decided otherwise, in any
-    unit, such as the distance of the two largest logits. Those of the FP32 model have influence
-    on the order of the samples, in which close ones come first.
+    unit, such as the distance of the two largest logits. Those of the FP32 model have influence on
+    the order of the samples, in which close ones come first.
 
     Example:
 

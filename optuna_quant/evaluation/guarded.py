@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from optuna_quant._optuna import fail_trial
 from optuna_quant._optuna import frozen_trial
-from optuna_quant.evaluation.timeout import EvaluationWatch
+from optuna_quant.evaluation.timeout import EvaluationWatchdog
 from optuna_quant.evaluation.trial_record import write_failure
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.study.slow_trials import suspicious_after
@@ -30,11 +30,11 @@ class GuardedEvaluation:
             After how many seconds an evaluation is ended; :obj:`None` for never.
         on_stuck:
             Called with a message when an evaluation did not react, see
-            :class:`~optuna_quant.evaluation.timeout.EvaluationWatch`.
+            :class:`~optuna_quant.evaluation.timeout.EvaluationWatchdog`.
     """
 
     def __init__(self, timeout: float | None, *, on_stuck: Callable[[str], None] | None) -> None:
-        self._watch = EvaluationWatch(timeout, on_stuck=on_stuck)
+        self._watch = EvaluationWatchdog(timeout, on_stuck=on_stuck)
 
     def run(
         self,

@@ -7,13 +7,11 @@ from collections.abc import Generator
 import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant._common.counts import check_count
-from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.outputs import as_output_names
 from optuna_quant.data.sample_checks import LABELS
@@ -53,8 +51,6 @@ if TYPE_CHECKING:
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.inputs import InputSpec
-    from optuna_quant.data.sample_runs import Rows
     from optuna_quant.evaluation.run_ahead import Indices as _Indices
 
 
@@ -214,6 +210,19 @@ class DataEvaluation:
         return self._data.samples
 
     @property
+    def runs(self) -> DataRuns:
+        """Runs models on the data, as they are evaluated."""
+        return DataRuns(
+            self._data,
+            self._inputs,
+            output_names=self.output_names,
+            batch_size=self.batch_size,
+            dynamic_batch_size=self.dynamic_batch_size,
+            threads=self.threads,
+            one_by_one=self._metric.per_sample,
+        )
+
+    @property
     def sample_metric(self) -> SampleMetric | CorpusMetric:
         """The metric itself."""
         return self._metric
@@ -301,14 +310,6 @@ class DataEvaluation:
         chosen._truth = self._truth.for_other_samples()
         return chosen
 
-    def batch_size_for(self, model: RunnableLike, *, depends_on_batch: bool | None = None) -> int:
-        """How many samples of a model are run at once; by default as the model says of itself."""
-        return self._runs.batch_size_for(model, depends_on_batch=depends_on_batch)
-
-    def first_outputs(self, model: RunnableLike, count: int, *, size: int) -> list[NDArray[Any]]:
-        """What a model gives for the first samples, so many at once: an array for each output."""
-        return self._runs.first_outputs(model, count, size=size)
-
     def check(self, model: RunnableLike) -> None:
         """Check that the data fit a model, without running it.
 
@@ -316,51 +317,11 @@ class DataEvaluation:
             ValueError:
                 If they do not; it says what does not.
         """
-        self._runs.check(model)
-
-    def check_inputs(self, inputs: Sequence[InputSpec]) -> None:
-        """Check that the data fit the inputs of a model, before there is the model.
-
-        Args:
-            inputs:
-                The inputs.
-
-        Raises:
-            ValueError:
-                If they do not; it says what does not.
-        """
-        self._runs.check_inputs(inputs)
+        self.runs.check(model)
 
     def outputs_of(self, model: RunnableLike) -> tuple[str, ...]:
         """The names of a model's outputs."""
         return tuple(runnable_model(model, self.threads).outputs)
-
-    def tell_unused(self, model: RunnableLike) -> None:
-        """Say so if there are labels, and the metric does not look at them."""
-        names = self._runs.unused(model)
-        if names:
-            _logger.warning(
-                f"The metric {self.name!r} compares with the FP32 model's outputs: "
-                f"{', '.join(map(repr, names))} in the evaluation data is not used."
-            )
-
-    def tell_forms(self, model: RunnableLike) -> None:
-        """Say so if the data are less precise than what the model takes, or look like batches."""
-        size = self._runs.batch_in_item(model)
-        if size is not None:
-            self.warn(
-                f"An item of the evaluation data has {size} labels and is run by itself, as one "
-                "sample. If items are batches, give [data[i] for i in range(len(data))]."
-            )
-        for spec, dtype in self._runs.less_precise(model):
-            warn_user(
-                f"Input {spec.name!r}: the evaluation data have dtype {dtype} and are cast to the "
-                f"model's {spec.dtype.name}: the metric is that of rounded inputs."
-            )
-
-    def preview(self, model: RunnableLike, samples: int) -> list[dict[str, Rows]]:
-        """The inputs of a few samples from everywhere in the data, as far as they can be read."""
-        return self._runs.preview(model, samples)
 
     def refer_to(self, fp32: Callable[[], RunnableLike]) -> None:
         """Say how to get the FP32 model, for a metric that compares with what it gives.
@@ -399,20 +360,8 @@ class DataEvaluation:
         return data_signature(self, metric=self._metric, data=self._data)
 
     @property
-    def _runs(self) -> DataRuns:
-        return DataRuns(
-            self._data,
-            self._inputs,
-            output_names=self.output_names,
-            batch_size=self.batch_size,
-            dynamic_batch_size=self.dynamic_batch_size,
-            threads=self.threads,
-            one_by_one=self._metric.per_sample,
-        )
-
-    @property
     def _compared(self) -> ComparedRuns:
-        return ComparedRuns(self._runs, self._truth, self._checks)
+        return ComparedRuns(self.runs, self._truth, self._checks)
 
     def _checked(self, model: RunnableLike, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
         """The metric and the indices, if samples can be scored with them."""

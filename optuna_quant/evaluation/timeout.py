@@ -26,6 +26,7 @@ from typing import TypeVar
 
 from optuna.logging import get_logger
 
+from optuna_quant._common.durations import check_seconds
 from optuna_quant.study.slow_trials import long_evaluation
 
 
@@ -88,7 +89,7 @@ class _Evaluation:
     told_at: float = field(default_factory=lambda: _FIRST_TOLD_SECONDS)
 
 
-class EvaluationWatch:
+class EvaluationWatchdog:
     """Watches the evaluations of this process, from a thread that lives as long as they run.
 
     Args:
@@ -108,7 +109,7 @@ class EvaluationWatch:
     def __init__(
         self, timeout: float | None, *, on_stuck: Callable[[str], None] | None = None
     ) -> None:
-        check_evaluation_timeout(timeout)
+        check_seconds("evaluation_timeout", timeout, above_zero=True)
         self._timeout = timeout
         self._on_stuck = on_stuck
         self._active: set[_Evaluation] = set()
@@ -346,26 +347,6 @@ def _raise_in_thread(thread: int, kind: type[BaseException] | None) -> None:
 
     value = None if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)
-
-
-def check_evaluation_timeout(timeout: object) -> None:
-    """Refuse what is no time after which an evaluation can be ended.
-
-    Raises:
-        TypeError:
-            If it is no number.
-        ValueError:
-            If it is not positive and finite.
-    """
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"evaluation_timeout must be a number of seconds, but got {timeout!r}.")
-    if not 0 < timeout < math.inf:
-        raise ValueError(
-            f"evaluation_timeout must be a number of seconds above 0, but got {timeout}; leave it "
-            "out (None) for no limit."
-        )
 
 
 class AskedBetweenBatches:

@@ -81,8 +81,8 @@ class AccuracyPruner(BasePruner):
     over all looks together, however often it reports. This holds if the samples come **in one
     uniformly shuffled order**, the same in all trials, and for each candidate that was not
     chosen for how it does on the first samples of that order; data sorted by class must be
-    shuffled once, or pruned with ``"exact"``. Smaller groups between reports give stronger
-    evidence. Report means as they are: rounded ones may be pruned wrongly.
+    shuffled once, or pruned with ``"exact"``. With smaller groups between reports
+    it decides earlier. Report means as they are: rounded ones may be pruned wrongly.
 
     The pruned trial says why in its user attribute ``"evidence"``, a dict: ``decision``
     (``"fails"``), ``samples`` seen ``of`` all, the mean over them (``estimate``), ``bounds`` of
@@ -166,7 +166,7 @@ class AccuracyPruner(BasePruner):
         self._has_told = False
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial does not meet the criterion, as far as the evidence goes.
+        """Whether the trial does not meet the criterion, as far as its reports tell.
 
         Raises:
             ValueError:

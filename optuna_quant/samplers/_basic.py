@@ -143,7 +143,6 @@ class BasicQuantSampler(StagedQuantSampler):
     """
 
     tunes_recipes = True
-    """Whether it has a place for recipes: two of its stages."""
 
     def __init__(
         self,

@@ -133,15 +133,9 @@ class SurrogateQuantSampler(QuantSampler):
     """
 
     sensitivity_kind = SensitivityKind.BEST
-
     begins_from_studies = True
-    """Whether a prior of an earlier study is used."""
-
-    tunes_recipes = True
-    """Whether it has a place for recipes: they are tried where sensitivities promise something."""
-
     learns_from_blocks = True
-    """Whether it has a use for the parts of the model that repeat."""
+    tunes_recipes = True
 
     def __init__(
         self,

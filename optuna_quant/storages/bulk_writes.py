@@ -51,11 +51,6 @@ class Parameter(NamedTuple):
     distribution: BaseDistribution
 
 
-def write_params(storage: BaseStorage, trial_id: int, params: Sequence[Parameter]) -> None:
-    """What :func:`write_trial` does, for parameters alone."""
-    write_trial(storage, trial_id, params, user_attrs={}, system_attrs={})
-
-
 def write_trial(
     storage: BaseStorage,
     trial_id: int,

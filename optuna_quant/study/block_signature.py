@@ -1,4 +1,9 @@
-"""Keep in a study which blocks its search looks at, and refuse others."""
+"""Keep in a study which blocks its search looks at, and refuse others.
+
+For strategies that get blocks only from a user who asks for them, as ``basic``. Those to which
+:func:`~optuna_quant.tune` gives blocks by default go on with the ones that a study keeps: see
+``kept_blocks``.
+"""
 
 from __future__ import annotations
 

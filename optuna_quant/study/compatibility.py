@@ -32,6 +32,7 @@ _ALGORITHMS = "algorithms"
 # Studies that an earlier version began lack them.
 _MAY_BE_MISSING = (_ARITHMETIC, _ALGORITHMS)
 _DATA = "calibration data"
+_RUNTIME = "runtime"
 # Options on which it depends which of the calibration data are used, if any.
 _DECIDE_DATA = frozenset({"approach", "calibration_sizes"})
 SIGNATURE = "optuna_quant:signature"
@@ -176,9 +177,9 @@ def _other_models(known: Mapping[str, str], signature: Mapping[str, str]) -> str
     """In what the models of two signatures differ, in words; empty if they are the same."""
     # Other options may bring other arithmetic with them.
     parts = [name for name in _different_parts(known, signature) if name != _ARITHMETIC]
-    if "model" in parts:
-        return "another model"
     there, here = _options_of(known), _options_of(signature)
+    if "model" in parts:
+        return f"another model{_other_runtime(there.get(_RUNTIME), here.get(_RUNTIME))}"
     changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if not _DECIDE_DATA.isdisjoint(changed):
         # The data differ in which of them are used, and that is said already.
@@ -187,6 +188,16 @@ def _other_models(known: Mapping[str, str], signature: Mapping[str, str]) -> str
     if "options" in parts and changed:
         other += f" (it has {_shown(there, changed)}; here {_shown(here, changed)})"
     return other
+
+
+def _other_runtime(there: str | None, here: str | None) -> str:
+    """For which runtimes the models of two backends are, if that differs and is known."""
+    if there == here:
+        return ""
+    if there is None:
+        return f", not for {here} as those of the backend here"
+    ours = "other ones" if here is None else f"those for {here}"
+    return f", for {there}, and the backend here makes {ours}"
 
 
 def _options_of(signature: Mapping[str, str]) -> dict[str, str]:

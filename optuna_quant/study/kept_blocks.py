@@ -1,4 +1,9 @@
-"""Keep the parts of the model that repeat in a study, for strategies that learn from them."""
+"""Keep the parts of the model that repeat in a study, for strategies that learn from them.
+
+For strategies to which :func:`~optuna_quant.tune` gives blocks by default, as ``surrogate``: the
+user has not asked for them, so they may not bind what goes on with the study. One that gets them
+only from a user who asks refuses others: see ``block_signature``.
+"""
 
 from __future__ import annotations
 

@@ -56,3 +56,9 @@ def recorded_space(study: optuna.Study, prefix: str = "quant") -> TuningSpace:
     )
     recipes = {name: tuple(values) for name, values in parts["recipe"].items()}
     return TuningSpace(tunables, recipes, tuple(described["calibration_size"]), prefix)
+
+
+def recorded_left_out(study: optuna.Study, prefix: str = "quant") -> tuple[str, ...]:
+    """The ops that the tuning space of a study leaves out because of what they cost."""
+    text = read_text(study, f"{record.LEFT_OUT}:{prefix}")
+    return () if text is None else tuple(json.loads(text))

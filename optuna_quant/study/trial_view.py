@@ -86,12 +86,6 @@ class TrialView(StartedTrial):
         return None if found is None else Simulation.from_attr(found)
 
     @property
-    def simulated_metric(self) -> float | None:
-        """The metric of the model's simulation, where the model itself was evaluated as well."""
-        found = self.simulation
-        return None if found is None else found.metric
-
-    @property
     def simulated_evaluations(self) -> float:
         """How much was evaluated of the simulation of such a model."""
         found = self.simulation

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from optuna_quant.backends.base import HasConstantInputs
-from optuna_quant.backends.base import HasGraph
+from optuna_quant.backends.base import Calibrates
 from optuna_quant.backends.base import HasSignature
-from optuna_quant.backends.base import ReadsFiles
-from optuna_quant.backends.base import TracesOutputs
-from optuna_quant.backends.base import WeighsFloats
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.config import TensorConfig
-from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.description import DescriptionTests
 from optuna_quant.testing.same import assert_same
 from optuna_quant.testing.told import told
 
@@ -30,7 +26,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
-class BackendTestCase(BackendFixtures):
+class BackendTestCase(DescriptionTests):
     """Tests of :class:`~optuna_quant.backends.base.Backend`.
 
     What a backend does not offer on top is skipped.
@@ -220,44 +216,16 @@ class BackendTestCase(BackendFixtures):
         assert all(isinstance(part, str) for part in found), f"Names must be strings: {found}."
         assert found == other.signature(), "The signature must be the same in every process."
 
-    def test_files_are_there(self, backend: Backend) -> None:
-        if not isinstance(backend, ReadsFiles):
-            pytest.skip("The backend names no files.")
-        for what, path in backend.files.items():
-            assert path.exists(), what
-
-    def test_constant_inputs_have_names(self, backend: Backend) -> None:
-        if not isinstance(backend, HasConstantInputs):
-            pytest.skip("The backend has no constant inputs.")
-        assert all(isinstance(name, str) for name in backend.inputs)
-
-    def test_ops_lead_to_outputs(self, backend: Backend, space: TuningSpace) -> None:
-        if not isinstance(backend, TracesOutputs):
-            pytest.skip("The backend does not trace outputs.")
-        known = backend.quantize(space.fp32()).outputs
-        ops = [op for tunable in space.tunables for op in tunable.ops]
-        found = set(backend.outputs_behind(ops))
-        assert found, "No output depends on the ops of the space, so they cannot matter."
-        assert found <= set(known), f"There is no such output: {found - set(known)}."
-        assert not backend.outputs_behind([]), "No output depends on no op."
-
-    def test_the_graph_has_the_ops(self, backend: Backend) -> None:
-        if not isinstance(backend, HasGraph):
-            pytest.skip("The backend does not know the graph of its model.")
-        nodes = backend.graph_nodes()
-        places = {node.name: place for place, node in enumerate(nodes)}
-        assert len(places) == len(nodes), "Each node must have a name of its own."
-        ops = {op.name for op in backend.capability().ops}
-        assert ops <= places.keys(), f"The graph lacks ops: {ops - places.keys()}."
-        for node in nodes:
-            assert all(places[name] < places[node.name] for name in node.inputs), (
-                f"{node.name!r} must come after what it reads."
-            )
-
-    def test_less_stays_in_floats_when_ops_are_quantized(
-        self, backend: Backend, space: TuningSpace
+    def test_calibration_ahead_of_time_changes_no_model(
+        self, make_backend: Callable[[], Backend], configs: Mapping[str, QuantConfig]
     ) -> None:
-        if not isinstance(backend, WeighsFloats):
-            pytest.skip("The backend does not weigh what stays in floats.")
-        fp32, quantized = (backend.float_weights(c) for c in (space.fp32(), space.default()))
-        assert 0 <= quantized.nbytes <= fp32.nbytes <= fp32.model_bytes == quantized.model_bytes
+        one, other = make_backend(), make_backend()
+        if not isinstance(one, Calibrates):
+            pytest.skip("The backend does not calibrate.")
+        one.tuning_space()
+        try:
+            one.calibrate()
+        except ValueError as error:  # Without data.
+            pytest.skip(str(error))
+        found, expected = (each.fingerprint(configs["default"]) for each in (one, other))
+        assert found == expected, "Models must be the same whenever calibrate() is called."

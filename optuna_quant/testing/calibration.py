@@ -8,8 +8,10 @@ from typing import Protocol
 import pytest
 
 from optuna_quant.backends.base import Backend
+from optuna_quant.backends.base import CalibratesForConfigs
 from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.backends.base import SharesCalibration
+from optuna_quant.backends.base import TellsCalibrationBytes
 from optuna_quant.testing.fixtures import BackendFixtures
 from optuna_quant.testing.lacks import lacks
 
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from optuna_quant.space.config import QuantConfig
+
+
+# What is told of the size of an export is about that.
+_BYTES_FACTOR, _BYTES_MORE = 4, 4096
+
+
+def _check_told_bytes(told: int, exported: bytes) -> None:
+    assert isinstance(told, int), f"calibration_bytes must give an int, not {told!r}."
+    low, high = (len(exported) - _BYTES_MORE) / _BYTES_FACTOR, len(exported) * _BYTES_FACTOR
+    assert low <= told <= high + _BYTES_MORE, (
+        f"calibration_bytes says {told}, but an export has {len(exported)} bytes: it decides "
+        "whether workers share that."
+    )
 
 
 class SharingBackend(Backend, SharesCalibration, Protocol):
@@ -136,3 +151,46 @@ class CalibrationTestCase(BackendFixtures):
             f"{sorted(needed)}."
         )
         assert len(model.run(feeds[0])) == len(model.outputs)
+
+    def test_the_size_of_an_export_is_told_before_it_is_made(
+        self, sharing: Callable[[], SharingBackend]
+    ) -> None:
+        backend = sharing()
+        if not isinstance(backend, TellsCalibrationBytes):
+            pytest.skip("The backend does not tell how large its calibration is.")
+        before = backend.is_calibrated()
+        told = backend.calibration_bytes()
+        assert backend.is_calibrated() == before, "calibration_bytes must not calibrate."
+        _check_told_bytes(told, backend.export_calibration())
+
+    def test_what_configurations_need_besides_is_shared(
+        self, sharing: Callable[[], SharingBackend], every_option: Mapping[str, QuantConfig]
+    ) -> None:
+        one, other = sharing(), sharing()
+        if not isinstance(one, CalibratesForConfigs) or not isinstance(
+            other, CalibratesForConfigs
+        ):
+            pytest.skip("All configurations need the same of the calibration data.")
+        other.import_calibration(one.export_calibration())
+        shared = 0
+        for what, config in every_option.items():
+            parts = zip(one.calibrations_for(config), other.calibrations_for(config), strict=True)
+            for mine, theirs in parts:
+                key = mine.calibration_key()
+                assert key == theirs.calibration_key(), (
+                    f"{what}: the key of what it needs must be the same in every process."
+                )
+                told = mine.calibration_bytes() if isinstance(mine, TellsCalibrationBytes) else 0
+                data = mine.export_calibration()
+                if isinstance(mine, TellsCalibrationBytes):
+                    _check_told_bytes(told, data)
+                theirs.import_calibration(data)
+                assert mine.is_calibrated() and theirs.is_calibrated(), (
+                    f"{what}: what was exported or imported is calibrated."
+                )
+                shared += 1
+            assert one.fingerprint(config) == other.fingerprint(config), what
+            again = [part.is_calibrated() for part in other.calibrations_for(config)]
+            assert all(again), f"{what}: what was collected must be kept."
+        if not shared:
+            pytest.skip("No option needs more of the calibration data.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 import copy
 from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from optuna_quant.backends.base import HasOptionalInputs
 from optuna_quant.backends.base import HasThreads
 from optuna_quant.backends.base import MayDependOnBatch
 from optuna_quant.backends.base import RunsConcurrently
+from optuna_quant.backends.base import ShowsInputs
 from optuna_quant.backends.base import depends_on_batch
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.same import are_close
 from optuna_quant.testing.same import assert_same
 
 
@@ -25,15 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Model
     from optuna_quant.backends.base.model import Feed
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
-
-
-# Of the outputs: what is rounded to 8 bits may fall on the other side of a step.
-_ROUNDING = 0.02
 
 
 def _free_batch(model: Model, feed: Feed) -> int | None:
@@ -61,6 +62,14 @@ class ModelTestCase(BackendFixtures):
     ) -> Model:
         """The model of a configuration."""
         return backend.quantize(configs[request.param])
+
+    @pytest.fixture
+    def call_native(self) -> Callable[[Any, Feed], object] | None:
+        """A function that calls the runtime's own object with a feed, as users do.
+
+        Default: :obj:`None`, so that it is not tested that a model shows what it is called with.
+        """
+        return None
 
     def test_inputs_are_described(self, model: Model, feed: Feed) -> None:
         names = [spec.name for spec in model.inputs]
@@ -122,8 +131,7 @@ class ModelTestCase(BackendFixtures):
             for k, y in enumerate(whole):
                 if y.ndim and len(y) == batch and y.dtype.kind == "f":
                     parts = np.concatenate([np.asarray(each[k]) for each in single])
-                    off = np.linalg.norm(parts - y) <= _ROUNDING * np.linalg.norm(y)
-                    assert off, (
+                    assert are_close(parts, y), (
                         f"{what}: a sample gives something else alone than in a batch, so "
                         "depends_on_batch must be True."
                     )
@@ -191,6 +199,34 @@ class ModelTestCase(BackendFixtures):
             pytest.skip("The runtime has no object of its own.")
         assert model.native() is not None
         assert model.native() is model.native()
+
+    def test_what_the_runtimes_own_object_is_called_with_is_shown(
+        self,
+        backend: Backend,
+        configs: Mapping[str, QuantConfig],
+        feed: Feed,
+        call_native: Callable[[Any, Feed], object] | None,
+    ) -> None:
+        model = backend.quantize(configs["default"])
+        if not isinstance(model, ShowsInputs) or not isinstance(model, HasNative):
+            pytest.skip("The model does not show what it is called with.")
+        if call_native is None:
+            pytest.skip("The fixture call_native is not given.")
+        shown: list[dict[str, NDArray[Any]]] = []
+
+        def watch(given: Feed) -> None:
+            shown.append({name: np.array(value) for name, value in given.items()})
+
+        with model.showing_inputs(watch):
+            call_native(model.native(), feed)
+        assert len(shown) == 1, f"One call must be shown once, but was {len(shown)} times."
+        assert shown[0].keys() == feed.keys(), (
+            f"The call had {sorted(feed)}, but {sorted(shown[0])} was shown."
+        )
+        for name, value in shown[0].items():
+            np.testing.assert_array_equal(value, feed[name])
+        call_native(model.native(), feed)
+        assert len(shown) == 1, "Calls are shown while the context lasts, and not after it."
 
     def test_it_tells_of_itself(self, model: Model) -> None:
         if isinstance(model, MayDependOnBatch):

@@ -49,16 +49,16 @@ if TYPE_CHECKING:
 __all__ = ["TuningResult", "tune"]
 
 
-class LeftOut(enum.Enum):
+class NotGiven(enum.Enum):
     """Stands for an argument that was not given, where None says something."""
 
-    LEFT_OUT = "left out"
+    NOT_GIVEN = "not given"
 
     def __repr__(self) -> str:
         return self.name
 
 
-LEFT_OUT = LeftOut.LEFT_OUT
+NOT_GIVEN = NotGiven.NOT_GIVEN
 LIMITS = ("max_trials", "timeout")
 """Of these None says something: no limit."""
 
@@ -76,8 +76,8 @@ def tune(
     tolerable_loss: float | None = None,
     objective: ObjectiveLike | None = None,
     strategy: str | None = None,
-    max_trials: int | LeftOut | None = LEFT_OUT,
-    timeout: float | str | LeftOut | None = LEFT_OUT,
+    max_trials: int | NotGiven | None = NOT_GIVEN,
+    timeout: float | str | NotGiven | None = NOT_GIVEN,
     storage: Storage = None,
     study_name: str | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -207,8 +207,8 @@ def tune(
         "max_trials": max_trials,
         "timeout": timeout,
     }
-    left_out = dict.fromkeys(LIMITS, LEFT_OUT)
-    given = {name: value for name, value in named.items() if value is not left_out.get(name)}
+    not_given = dict.fromkeys(LIMITS, NOT_GIVEN)
+    given = {name: value for name, value in named.items() if value is not not_given.get(name)}
     everything = {
         "model": model,
         "calibration_data": calibration_data,

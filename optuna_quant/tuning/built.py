@@ -22,6 +22,7 @@ from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.table import asked_report
+from optuna_quant.tuning.table import recipes_line
 from optuna_quant.tuning.what_runs import describe_runs
 
 
@@ -145,9 +146,7 @@ class BuiltModel:
         lines = [self.headline, f"{runs}, {size}"]
         if differs:
             lines.append(differs)
-        if self.config.recipes:
-            recipes = [f"{name} ({value})" for name, value in self.config.recipes.items()]
-            lines.append(f"recipes: {', '.join(recipes)}")
+        lines += recipes_line(self.config, self.backend.capability().recipes)
         if self.config.fallback_ops:
             lines.append(f"in fallback: {listed(self.config.fallback_ops)}")
         return "\n".join(lines)

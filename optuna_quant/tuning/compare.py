@@ -113,7 +113,7 @@ def compare(
             evaluation.check(model)
     feeds, source = pair.feeds(
         calibration_data=calibration_data,
-        preview=None if evaluation is None else evaluation.preview,
+        preview=None if evaluation is None else evaluation.runs.preview,
         inputs=inputs,
         transform=transform,
         batch=batch,

@@ -13,7 +13,7 @@ from optuna_quant.backends.base import TellsLeftOut
 from optuna_quant.backends.base import original_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import is_answer
-from optuna_quant.callbacks.exit_policy import nothing_left
+from optuna_quant.callbacks.stop_words import nothing_left
 from optuna_quant.costs.cheapest import cheapest_quantized
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.no_gain import NoGain

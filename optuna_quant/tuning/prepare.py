@@ -28,6 +28,8 @@ from optuna_quant.evaluation.backend_checks import check_built
 from optuna_quant.evaluation.backend_checks import check_described
 from optuna_quant.evaluation.batches import batches_of
 from optuna_quant.evaluation.batches import warn_of_batches
+from optuna_quant.evaluation.data_checks import tell_forms
+from optuna_quant.evaluation.data_checks import tell_unused
 from optuna_quant.evaluation.data_checks import warn_of_data
 from optuna_quant.evaluation.half_written import OF_BACKENDS
 from optuna_quant.evaluation.half_written import warn_of_half_written
@@ -39,7 +41,6 @@ from optuna_quant.evaluation.metrics.criterion import check_tolerance
 from optuna_quant.evaluation.metrics.criterion import criterion_for
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
 from optuna_quant.evaluation.setup import Evaluate
-from optuna_quant.evaluation.timeout import check_evaluation_timeout
 from optuna_quant.tuning.direction import check_direction
 from optuna_quant.tuning.earlier_study import check_from_study
 from optuna_quant.tuning.early_stopping import make_stopping
@@ -104,7 +105,6 @@ def prepare(request: TuneOptions) -> TuningSetup:
     check_instance("backend", request.backend)
     options, tuning = request.evaluation, request.tuning_criterion or TuningCriterion()
     strategy = _strategy(request, tuning)
-    check_evaluation_timeout(options.evaluation_seconds)
     inputs = inputs_of(request)
     measured = _measured(request, inputs)
     measure = measured(request.evaluate, request.data)
@@ -268,7 +268,7 @@ def _check_before_export(
     expected = expected_inputs(request.model, request.example_inputs)
     if expected is not None:
         for each in data:
-            each.check_inputs(expected)
+            each.runs.check_inputs(expected)
 
 
 def _policy(accuracy: AccuracyCriterion, tuning: TuningCriterion) -> ExitPolicy:
@@ -491,8 +491,8 @@ def _told_batches(
     """How models with dynamic quantization are evaluated; says what is odd about the data."""
     is_leader = this_rank().is_leader
     if isinstance(measure, DataEvaluation) and is_leader:
-        measure.tell_unused(fp32)
-        measure.tell_forms(fp32)
+        tell_unused(measure, fp32)
+        tell_forms(measure, fp32)
     warnings = warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
     if is_leader:

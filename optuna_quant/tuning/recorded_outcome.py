@@ -17,14 +17,14 @@ from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.known import KnownObjective
-from optuna_quant.costs.objective import OPS
-from optuna_quant.costs.objective import as_objective
+from optuna_quant.costs.recorded_objective import objective_name
+from optuna_quant.costs.recorded_objective import recorded_objective
 from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
-from optuna_quant.study.blobs import read_text
 from optuna_quant.study.record_check import check_record
+from optuna_quant.study.recorded_space import recorded_left_out
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.conclude import conclude
@@ -181,13 +181,12 @@ def _stop(study: optuna.Study) -> Stop:
 
 def _objective(study: optuna.Study, space: TuningSpace) -> Objective:
     """The objective of the study, with the costs that it keeps or that its trials have."""
-    said = str(study.user_attrs.get(record.OBJECTIVE, OPS))
     trial = fp32_trial(study)
     view = None if trial is None else TrialView(trial)
-    try:
-        objective = as_objective(said)
-    except ValueError:  # A function of the user's: the trials have recorded what it gave.
-        return RelativeToRecord(_Recorded(said), {} if view is None else measures_of(view))
+    objective = recorded_objective(study)
+    if objective is None:  # A function of the user's: the trials have recorded what it gave.
+        given = _Recorded(objective_name(study))
+        return RelativeToRecord(given, {} if view is None else measures_of(view))
     costs = _costs(study, space)
     if costs is not None:
         size = None if view is None else view.model_bytes
@@ -235,8 +234,7 @@ def _costs(study: optuna.Study, space: TuningSpace) -> Costs | None:
 
 def _left_out(study: optuna.Study, space: TuningSpace) -> Mapping[str, OpGain | None]:
     """The ops that the space leaves out; what they cost is not told."""
-    kept = read_text(study, f"{record.LEFT_OUT}:{space.prefix}")
-    return {} if kept is None else dict.fromkeys(json.loads(kept))
+    return dict.fromkeys(recorded_left_out(study, space.prefix))
 
 
 def _has_scores(study: optuna.Study) -> bool:

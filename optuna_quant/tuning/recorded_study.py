@@ -15,14 +15,14 @@ from optuna_quant._common.printable import listed
 from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
-from optuna_quant.costs.objective import as_objective
+from optuna_quant.costs.recorded_objective import objective_name
+from optuna_quant.costs.recorded_objective import recorded_objective
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.selection.answer import ranked
 from optuna_quant.storages.address import check_file_exists
 from optuna_quant.storages.open import open_storage
-from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.criterion import criterion_or_default
 from optuna_quant.study.names import model_of_study
@@ -176,15 +176,13 @@ class RecordedTrials:
             ValueError:
                 If it is a function, which the record does not have.
         """
-        said = str(self.study.user_attrs.get(record.OBJECTIVE, OPS))
-        try:
-            objective = as_objective(said)
-        except ValueError:
+        objective = recorded_objective(self.study)
+        if objective is None:
             raise ValueError(
                 f"The objective of the study {self.study.study_name!r} is a function "
-                f"({said!r}), so its record does not say which trial is best. Give the number of "
-                "a trial."
-            ) from None
+                f"({objective_name(self.study)!r}), so its record does not say which trial is "
+                "best. Give the number of a trial."
+            )
         trial = fp32_trial(self.study)
         return RelativeToRecord(objective, {} if trial is None else measures_of(TrialView(trial)))
 

@@ -226,8 +226,8 @@ class _Again:
         """Whether a few samples give the same each time, and how many were run for it."""
         samples = evaluation.samples
         count = min(samples, _TRIED, max(_FEWEST, samples // _TRIED))
-        size = evaluation.batch_size_for(model)
-        one, other = (evaluation.first_outputs(model, count, size=size) for _ in range(2))
+        size = evaluation.runs.batch_size_for(model)
+        one, other = (evaluation.runs.first_outputs(model, count, size=size) for _ in range(2))
         same = all(_is_same(a, b) for a, b in zip(one, other, strict=True))
         runs = 2
         recorded = self._recorded() if same and evaluation.is_mean else None

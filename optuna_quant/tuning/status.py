@@ -5,28 +5,28 @@ from __future__ import annotations
 from dataclasses import asdict
 from dataclasses import dataclass
 from datetime import datetime
-import json
 from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna.trial import TrialState
 
-from optuna_quant.callbacks.exit_policy import busy_seconds
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import busy_seconds
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.callbacks.trial_line import clock
 from optuna_quant.callbacks.trial_line import shown_best
 from optuna_quant.callbacks.wording import shown_loss
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import MeasureObjective
+from optuna_quant.costs.recorded_objective import objective_name
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
-from optuna_quant.study.blobs import read_text
 from optuna_quant.study.criterion import criterion_or_default
 from optuna_quant.study.criterion import recorded_criterion
 from optuna_quant.study.others import running_now
+from optuna_quant.study.recorded_space import recorded_left_out
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.measured_once import measured_first
 from optuna_quant.tuning.recorded_study import RecordedTrials
@@ -184,7 +184,7 @@ def status_of(study: optuna.Study) -> Status:
     best = ""
     if nearest is not None and baseline is not None:
         metric = shown_loss(nearest.metric, baseline.value, recorded.criterion)
-        left_out = json.loads(read_text(study, f"{record.LEFT_OUT}:{_PREFIX}") or "[]")
+        left_out = recorded_left_out(study, _PREFIX)
         best = shown_best(study, [nearest], objective, left_out=len(left_out))
         best = f"{best}, {metric}"
     ended = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
@@ -196,7 +196,7 @@ def status_of(study: optuna.Study) -> Status:
             else _outcome(bool(met), bool(trials), at_work=bool(alive))
         ),
         criterion=_criterion(study),
-        objective=str(study.user_attrs.get(record.OBJECTIVE, OPS)),
+        objective=objective_name(study),
         baseline=None if baseline is None else baseline.value,
         best=best,
         best_trial=None if nearest is None else nearest.trial.number,

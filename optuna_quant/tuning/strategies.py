@@ -270,18 +270,14 @@ def check_begins_from(strategy: str, kwargs: Mapping[str, Any]) -> None:
         ValueError:
             If it cannot.
     """
-    if _begins_from_studies(strategies()[strategy]) and kwargs.get("compat") is None:
+    if strategies()[strategy].begins_from_studies and kwargs.get("compat") is None:
         return
     named = strategy if "compat" not in kwargs else f"{strategy} (compat={kwargs['compat']})"
-    able = [name for name, cls in strategies().items() if _begins_from_studies(cls)]
+    able = [name for name, cls in strategies().items() if cls.begins_from_studies]
     raise ValueError(
         f"from_study: the strategy {named!r} does not learn from an earlier study. Use one that "
         f"does ({', '.join(able)}), or leave from_study out."
     )
-
-
-def _begins_from_studies(cls: type[QuantSampler]) -> bool:
-    return bool(getattr(cls, "begins_from_studies", False))
 
 
 def tunes_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
@@ -295,13 +291,12 @@ def tunes_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
         kwargs:
             Its options.
     """
-    able = bool(getattr(strategies()[strategy], "tunes_recipes", False))
-    return able and kwargs.get("compat") is None
+    return strategies()[strategy].tunes_recipes and kwargs.get("compat") is None
 
 
 def _learns_from_blocks(cls: type[QuantSampler], kwargs: Mapping[str, Any]) -> bool:
     """Whether a strategy has a use for blocks where nothing scores the ops."""
-    return bool(getattr(cls, "learns_from_blocks", False)) and kwargs.get("compat") is None
+    return cls.learns_from_blocks and kwargs.get("compat") is None
 
 
 def sampler_options(cls: type[QuantSampler]) -> list[str]:

@@ -15,7 +15,7 @@ from optuna_quant.backends.base import WeighsFloats
 from optuna_quant.backends.base import shown_sizes_of
 from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.callbacks import StopReason
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
@@ -31,7 +31,7 @@ from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.outcome import ResultKind
-from optuna_quant.tuning.table import changed_recipes
+from optuna_quant.tuning.table import recipes_line
 from optuna_quant.tuning.warm_start import shown_start
 from optuna_quant.tuning.what_runs import describe_runs
 
@@ -88,7 +88,7 @@ def summary(result: Outcome) -> str:
     if result.config is not None and result.trial is not None and not result.is_fp32:
         runs, differs = _described_runs(result, result.config)
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
-        lines.extend(_shown_recipes(result, result.config))
+        lines.extend(recipes_line(result.config, result.space.recipes))
         lines.extend(_shown_other_params(TrialView(result.trial)))
         if differs:
             lines.append(differs)
@@ -144,12 +144,6 @@ def _described_runs(result: Outcome, config: QuantConfig) -> tuple[str, str]:
         left_out=len(result.left_out),
         not_searched=len(result.not_searched),
     )
-
-
-def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
-    """The recipes that are not at their defaults, or that the user has fixed."""
-    shown = [f"{name}={value}" for name, value in changed_recipes(config, result.space).items()]
-    return [f"recipes: {'; '.join(shown)}"] if shown else []
 
 
 def _shown_other_params(view: TrialView) -> list[str]:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.keys import RecipeValue
     from optuna_quant.space.left_out import LeftOut
-    from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.outcome import Outcome
 
 
@@ -81,7 +80,7 @@ def report(
     rows += [_row_left_out(op, gain) for op, gain in result.left_out.items()]
     if others:
         rows += [_row_not_searched(each) for each in result.not_searched]
-    recipes = changed_recipes(result.config, result.space)
+    recipes = changed_recipes(result.config, result.space.recipes)
     return _frame(rows, replace(result.config, recipes=recipes), [*_COLUMNS, *columns])
 
 
@@ -138,20 +137,28 @@ def _frame(
     return frame
 
 
-def changed_recipes(config: QuantConfig, space: TuningSpace) -> dict[str, RecipeValue]:
+def changed_recipes(
+    config: QuantConfig, offered: Mapping[str, Sequence[RecipeValue]]
+) -> dict[str, RecipeValue]:
     """The recipes of a configuration that are not at their defaults, or that are fixed.
 
     Args:
         config:
-            The configuration, which is in the space.
-        space:
-            The tuning space.
+            The configuration.
+        offered:
+            The values of each recipe that were to choose from, the default first.
     """
     return {
         name: value
         for name, value in config.recipes.items()
-        if len(space.recipes[name]) == 1 or value != space.recipes[name][0]
+        if len(offered[name]) == 1 or value != offered[name][0]
     }
+
+
+def recipes_line(config: QuantConfig, offered: Mapping[str, Sequence[RecipeValue]]) -> list[str]:
+    """Those recipes in a line of text; no line if there are none."""
+    shown = [f"{name}={value}" for name, value in changed_recipes(config, offered).items()]
+    return [f"recipes: {'; '.join(shown)}"] if shown else []
 
 
 def asked_row(

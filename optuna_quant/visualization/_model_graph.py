@@ -9,6 +9,7 @@ from typing import NamedTuple
 from optuna_quant.backends.base import HasBlocks
 from optuna_quant.backends.base import HasGraph
 from optuna_quant.backends.default import make_backend
+from optuna_quant.study.recorded_space import recorded_left_out
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.outcome import Outcome
@@ -83,6 +84,7 @@ class _ModelGraphInfo(NamedTuple):
     edges: list[tuple[float, float, float, float]]
     labels: list[_Label]
     quantized: int
+    total: int
 
 
 def _get_model_graph_info(
@@ -100,7 +102,7 @@ def _get_model_graph_info(
     view = _view(study, trial)
     if view is None:
         warn_of_nothing(study, "no trial of a quantized model")
-        return _ModelGraphInfo(None, [], [], [], [], 0)
+        return _ModelGraphInfo(None, [], [], [], [], 0, 0)
     config = config_of(recorded_space(study, prefix), view)
     if config is None:
         raise ValueError(
@@ -137,6 +139,7 @@ def _get_model_graph_info(
         [edge for place in places for edge in _edges(place, places)],
         _labels(places, texts),
         len(config.quantized_ops),
+        len(config.ops) + len(recorded_left_out(study, prefix)),
     )
 
 
@@ -230,8 +233,7 @@ def title_of(info: _ModelGraphInfo) -> str:
     """
     if info.trial is None:
         return "Precision of each op in the model"
-    count = len(info.cells)
-    return f"Model of trial {info.trial}: {info.quantized} of {count} ops quantized"
+    return f"Model of trial {info.trial}: {info.quantized} of {info.total} ops quantized"
 
 
 def size_of(info: _ModelGraphInfo) -> tuple[float, float]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+import math
+
+import numpy as np
 import pytest
 
 from optuna_quant import TuningCriterion
 from optuna_quant._common.durations import as_seconds
+from optuna_quant._common.durations import check_seconds
 from optuna_quant._common.durations import parse_duration
 
 
@@ -32,6 +37,24 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "above_zero", "kind"),
+    [
+        *((bad, False, ValueError) for bad in (-1, math.inf, math.nan)),
+        *((bad, True, ValueError) for bad in (0, 0.0, -1)),
+        *((bad, False, TypeError) for bad in (True, "5", [5])),
+    ],
+)
+def test_what_is_no_length_of_time(value: object, above_zero: bool, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="pause must be a number of seconds"):
+        check_seconds("pause", value, above_zero=above_zero)
+
+
+@pytest.mark.parametrize("value", [None, 0, 0.5, np.float32(3), Fraction(1, 2)])
+def test_lengths_of_time(value: object) -> None:
+    check_seconds("pause", value)
 
 
 def test_options_take_durations() -> None:

@@ -6,8 +6,10 @@ They are run in a process of its own by ``test_conformance_finds.py``, which say
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ import numpy as np
 import pytest
 from spaces import DYNAMIC
 from spaces import STATIC
+from telling_backend import MoreData
+from telling_backend import TellingBackend
+from telling_backend import TellingModel
+from telling_backend import told
 from whole_backend import DAMAGE
 from whole_backend import Scores
 from whole_backend import WholeBackend
@@ -27,10 +33,12 @@ from optuna_quant import testing
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.base import OpRuns
 from optuna_quant.backends.base import Sensitivity
+from optuna_quant.backends.base import SharesCalibration
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.left_out import LeftOut
 from optuna_quant.space.space import TuningSpace
 
 
@@ -209,12 +217,110 @@ class SizesOfModes(FakeBackend):
         return Costs({"size": CostTable("size", "bytes", sizes)})
 
 
+class NoName(TellingBackend):
+    original = ""
+
+
+class SizesOfOf(TellingBackend):
+    sizes_are_of = "of weights"
+
+
+class OtherTargets(TellingBackend):
+    """It simulates another device in every process."""
+
+    made = 0
+
+    def __init__(self, data: str = "the data") -> None:
+        super().__init__(data)
+        OtherTargets.made += 1
+        self.simulated_target = f"device {OtherTargets.made}"
+
+
+class EndingWithoutDot(TellingBackend):
+    file_endings = ("fake",)
+
+
+class LeavesOutAll(TellingBackend):
+    def ops_left_out(self, space: TuningSpace) -> Sequence[LeftOut]:
+        return [LeftOut(op.name, op.op_type, "why not") for op in self.capability().ops]
+
+
+class LeavesOutNothing(TellingBackend):
+    def ops_left_out(self, space: TuningSpace) -> Sequence[LeftOut]:
+        return []
+
+
+class RecipeWithoutName(TellingBackend):
+    def other_recipes(self) -> Sequence[str]:
+        return ["smooth_quant", ""]
+
+
+class WrongCalibrationBytes(TellingBackend):
+    def calibration_bytes(self) -> int:
+        return 10**9
+
+
+class _Forgotten(MoreData):
+    def import_calibration(self, data: bytes) -> None:
+        pass
+
+
+class ForgetsMoreData(TellingBackend):
+    def calibrations_for(self, config: QuantConfig) -> Iterator[SharesCalibration]:
+        if config.quantized_ops:
+            yield _Forgotten(self)
+
+
+class _Silent(TellingModel):
+    @contextmanager
+    def showing_inputs(self, watch: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+        yield
+
+
+class ShowsNothing(TellingBackend):
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        return told(super().quantize(config), _Silent)
+
+
+class _OtherCompiled(TellingModel):
+    def compiled(self) -> TellingModel:
+        return replace(self, accuracy=self.accuracy / 2)
+
+
+class CompilesAnother(TellingBackend):
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        return told(super().quantize(config), _OtherCompiled)
+
+
+class SimulatesAnother(TellingBackend):
+    def simulated(self, config: QuantConfig) -> FakeModel:
+        found = super().simulated(config)
+        return replace(found, accuracy=0.5) if config.quantized_ops else found
+
+
+class ForgetsRate(TellingBackend):
+    """What it builds from the record is what it would build without training."""
+
+    def quantize_trained(
+        self, config: QuantConfig, hyperparameters: Mapping[str, Any]
+    ) -> FakeModel:
+        return self.quantize(config)
+
+
 _CASES = (
     testing.BackendTestCase,
     testing.ModelTestCase,
     testing.CalibrationTestCase,
     testing.SensitivityTestCase,
     testing.CostsTestCase,
+)
+_TELLING_CASES = (
+    testing.BackendTestCase,
+    testing.ModelTestCase,
+    testing.CalibrationTestCase,
+    testing.CompilingTestCase,
+    testing.SimulationTestCase,
+    testing.TrainingTestCase,
 )
 
 
@@ -225,10 +331,14 @@ def _tested(broken: Callable[..., Backend], cases: tuple[type, ...]) -> type:
     def make_other_backend(self: object) -> Callable[[], Backend]:
         return lambda: broken("other data")
 
-    fixtures = {
-        "make_backend": pytest.fixture(make_backend),
-        "make_other_backend": pytest.fixture(make_other_backend),
-    }
+    def call_native(self: object) -> Callable[[Any, Mapping[str, Any]], object]:
+        return lambda session, feed: session.run(feed)
+
+    def hyperparameters(self: object) -> Mapping[str, float]:
+        return {"lr": 0.5}
+
+    given = (make_backend, make_other_backend, call_native, hyperparameters)
+    fixtures = {each.__name__: pytest.fixture(each) for each in given}
     return type(f"Test{broken.__name__}", cases, fixtures)  # type: ignore[attr-defined]
 
 
@@ -255,5 +365,21 @@ for _broken in (
     TakesAnyRecipe,
 ):
     globals()[f"Test{_broken.__name__}"] = _tested(_broken, _CASES)
+for _broken in (
+    NoName,
+    SizesOfOf,
+    OtherTargets,
+    EndingWithoutDot,
+    LeavesOutAll,
+    LeavesOutNothing,
+    RecipeWithoutName,
+    WrongCalibrationBytes,
+    ForgetsMoreData,
+    ShowsNothing,
+    CompilesAnother,
+    SimulatesAnother,
+    ForgetsRate,
+):
+    globals()[f"Test{_broken.__name__}"] = _tested(_broken, _TELLING_CASES)
 TestOneOp = _tested(OneOp, (testing.BackendTestCase,))
 TestSizesOfModes = _tested(SizesOfModes, (testing.TuningTestCase,))

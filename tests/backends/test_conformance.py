@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,12 +17,14 @@ from fake_backend import fake_data
 import numpy as np
 import onnx_models
 import pytest
+from telling_backend import TellingBackend
 from whole_backend import DAMAGE
 from whole_backend import WholeBackend
 from whole_backend import size_table
 
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
+from optuna_quant import testing
 from optuna_quant import tune
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.base import Sensitivity
@@ -29,15 +32,21 @@ from optuna_quant.backends.base import SensitivityFactory
 from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.costs import Costs
+from optuna_quant.evaluation.half_written import OF_BACKENDS
+from optuna_quant.evaluation.half_written import OF_MODELS
+from optuna_quant.evaluation.half_written import OF_SENSITIVITIES
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
 from optuna_quant.testing import BlocksTestCase
 from optuna_quant.testing import CalibrationTestCase
+from optuna_quant.testing import CompilingTestCase
 from optuna_quant.testing import CostsTestCase
 from optuna_quant.testing import ModelTestCase
 from optuna_quant.testing import PartsTestCase
 from optuna_quant.testing import SensitivityTestCase
+from optuna_quant.testing import SimulationTestCase
+from optuna_quant.testing import TrainingTestCase
 from optuna_quant.testing import TuningTestCase
 
 
@@ -52,6 +61,10 @@ class _OnnxRuntime:
         model, x = onnx_models.convnet(), 2 * onnx_models.samples(30, 2, 8, 8)
         return lambda: OnnxRuntimeBackend(model, calibration_data={"x": x})
 
+    @pytest.fixture
+    def call_native(self) -> Callable[[Any, Mapping[str, Any]], object]:
+        return lambda session, feed: session.run(None, feed)
+
 
 class _Fake:
     @pytest.fixture
@@ -65,6 +78,15 @@ class _Fake:
 
 class TestOnnxRuntime(_OnnxRuntime, BackendTestCase, ModelTestCase, CalibrationTestCase):
     pass
+
+
+class TestOnnxRuntimeForADevice(BackendTestCase):
+    """Models for another device than this one."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        model, x = onnx_models.convnet(), onnx_models.samples(40, 2, 8, 8)
+        return lambda: OnnxRuntimeBackend(model, calibration_data={"x": x}, target="qnn")
 
 
 class TestOnnxRuntimeSensitivities(_OnnxRuntime, SensitivityTestCase):
@@ -111,6 +133,29 @@ class TestFake(
     TuningTestCase,
 ):
     pass
+
+
+class TestTelling(
+    BackendTestCase,
+    ModelTestCase,
+    CalibrationTestCase,
+    CompilingTestCase,
+    SimulationTestCase,
+    TrainingTestCase,
+):
+    """What a backend may tell of itself, simulate and train."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        return TellingBackend
+
+    @pytest.fixture
+    def call_native(self) -> Callable[[Any, Mapping[str, Any]], object]:
+        return lambda session, feed: session.run(feed)
+
+    @pytest.fixture
+    def hyperparameters(self) -> Mapping[str, float]:
+        return {"lr": 0.5}
 
 
 class CountingBackend(FakeBackend):
@@ -211,26 +256,53 @@ def test_the_kind_of_sensitivity_that_is_missing_is_named() -> None:
         )
 
 
-def example_of_the_documentation() -> dict[str, Any]:
-    """The names that the first block of the page defines."""
+def test_every_protocol_has_its_tests() -> None:
+    folder = Path(testing.__file__).parent
+    tests = "\n".join(path.read_text() for path in folder.glob("[a-z]*.py"))
+    every = (*OF_BACKENDS, *OF_MODELS, *OF_SENSITIVITIES)
+    assert {each.__name__ for each in every if f"import {each.__name__}\n" not in tests} == set()
+
+
+def examples_of_the_documentation() -> dict[str, Any]:
+    """The classes that the page defines."""
     text = (Path(__file__).parents[2] / "docs" / "backends.md").read_text()
-    block = re.search(r"<!-- run -->\n```python\n(.*?)```", text, re.DOTALL)
-    assert block is not None
-    names: dict[str, Any] = {}
-    exec(block[1], names)
+    names: dict[str, Any] = {"QuantConfig": QuantConfig}
+    for block in re.findall(r"<!-- run -->\n```python\n(.*?)```", text, re.DOTALL):
+        kept = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.Assign)
+        tree = ast.parse(block)
+        if any(isinstance(node, ast.ClassDef) for node in tree.body):
+            # What comes behind a class uses it.
+            last = max(i for i, n in enumerate(tree.body) if isinstance(n, ast.ClassDef))
+            tree.body = [node for node in tree.body[: last + 1] if isinstance(node, kept)]
+            exec(compile(tree, "backends.md", "exec"), names)
     return names
+
+
+def random_weights(seed: int = 0) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(8, 8)).astype(np.float32) for _ in range(3)]
 
 
 class TestExampleOfTheDocumentation(BackendTestCase, ModelTestCase, TuningTestCase):
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
-        rng = np.random.default_rng(0)
-        weights = [rng.normal(size=(8, 8)).astype(np.float32) for _ in range(3)]
-        backend = example_of_the_documentation()["NumpyBackend"]
-        return lambda: backend(weights)
+        backend = examples_of_the_documentation()["NumpyBackend"]
+        return lambda: backend(random_weights())
 
 
-class TestOnnxRuntimeParts(PartsTestCase):
+class TestScoringExampleOfTheDocumentation(SensitivityTestCase):
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        backend = examples_of_the_documentation()["ScoringBackend"]
+        return lambda: backend(random_weights(), random_weights(1)[0])
+
+    @pytest.fixture
+    def make_other_backend(self) -> Callable[[], Backend]:
+        backend = examples_of_the_documentation()["ScoringBackend"]
+        return lambda: backend(random_weights(), random_weights(2)[0])
+
+
+class TestOnnxRuntimeParts(PartsTestCase, CalibrationTestCase):
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
         maker = onnx_models.Maker()

@@ -50,6 +50,26 @@ FOUND = {
     ("AllZero", "test_what_changes_outputs_has_a_score"): "all scores are 0",
     ("TakesAnyRecipe", "test_recipe_that_the_model_does_not_have_is_refused"): "DID NOT RAISE",
     ("SizesOfModes", "test_search_for_the_smallest"): "has no cost for op",
+    ("NoName", "test_the_original_has_a_name"): "must be a name for people",
+    ("SizesOfOf", "test_what_sizes_are_of_has_a_name"): "must not begin with 'of'",
+    ("OtherTargets", "test_the_simulated_target_has_a_name"): "the same in every process",
+    ("EndingWithoutDot", "test_models_are_saved_under_their_usual_endings"): "with a dot",
+    ("LeavesOutAll", "test_ops_that_are_left_out_are_told"): "are in the tuning space",
+    ("LeavesOutNothing", "test_ops_that_are_left_out_are_told"): "are left out as well",
+    ("RecipeWithoutName", "test_other_recipes_are_others"): "must be names",
+    (
+        "WrongCalibrationBytes",
+        "test_the_size_of_an_export_is_told_before_it_is_made",
+    ): "calibration_bytes says 1000000000",
+    ("ForgetsMoreData", "test_what_configurations_need_besides_is_shared"): "is calibrated",
+    (
+        "ShowsNothing",
+        "test_what_the_runtimes_own_object_is_called_with_is_shown",
+    ): "was 0 times",
+    ("CompilesAnother", "test_what_is_compiled_computes_the_same"): "gives something else",
+    ("SimulatesAnother", "test_the_simulation_stands_in_for_the_model"): "than the model",
+    ("ForgetsRate", "test_what_is_trained_is_what_is_built_from_the_record"): "another model",
+    ("ForgetsRate", "test_a_hyperparameter_that_is_missing_is_an_error"): "DID NOT RAISE",
     ("OneOp", "test_default_space_is_of_the_capability"): "a model with two ops or more",
 }
 

@@ -7,7 +7,6 @@ import contextlib
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
-import io
 import logging
 import math
 import pickle
@@ -24,8 +23,8 @@ import pytest
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import StopReason
-from optuna_quant.callbacks.exit_policy import busy_seconds
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import busy_seconds
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
@@ -569,21 +568,3 @@ def test_ops_in_fallback_are_counted_from_the_parameters_if_not_recorded() -> No
     assert best is not None
     assert space.config_from_params(best.params).fallback_ops == ("a", "c")
     assert "with 2 ops in fallback" in study.user_attrs[record.STOPPED_BECAUSE]["message"]
-
-
-def test_of_repeats_in_a_row_one_has_a_line() -> None:
-    study = optuna.create_study(direction="maximize")
-    file = io.StringIO()
-    progress = Progress(ExitPolicy(CRITERION), stream=file)
-    for reused_from in (None, None, 1, 1, 1, None, 1, None):
-        add(study, 0.1, reused_from=reused_from)
-        progress(study, study.trials[-1])
-    lines = file.getvalue().splitlines()
-    assert [line.split(" |")[0] for line in lines] == [
-        "trial 0",
-        "trial 1",
-        "trial 2",
-        "trial 5 (after 2 trials with models of earlier ones)",
-        "trial 6",
-        "trial 7",
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import json
@@ -21,7 +22,7 @@ import optuna
 import pytest
 
 from optuna_quant import __version__
-from optuna_quant.cli.loading import load_function
+from optuna_quant.cli.loading import load
 from optuna_quant.cli.parser import main
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.trial_view import TrialView
@@ -190,7 +191,7 @@ def test_tune_with_data_and_metric(folder: Path, capsys: pytest.CaptureFixture[s
     )
 
 
-def test_tune_with_evidence_off_evaluates_everything(
+def test_tune_without_early_stopping_evaluates_everything(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [*BASE, "--data", "data.npz", "--tolerable-loss", "0.1", "--early-stopping", "off"]
@@ -228,14 +229,16 @@ def test_a_metric_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--metric-bounds", "1", "1"], "bounds"),
     ],
 )
-def test_wrong_evidence_options(
+def test_wrong_options_of_early_stopping(
     folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     assert main([*BASE, "--data", "data.npz", *options]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_evidence_needs_single_samples(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_early_stopping_needs_single_samples(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*ACCURACY, "--early-stopping", "exact"]) == 2
     assert "evaluate has no parameter named indices" in capsys.readouterr().err
 
@@ -939,11 +942,15 @@ def test_reader_that_has_enough_is_no_error(folder: Path) -> None:
 
 
 def test_function_is_loaded_from_a_file(folder: Path) -> None:
-    function = load_function("evaluate.py:accuracy")
-    assert function.__name__ == "accuracy"
+    def loaded(spec: str) -> Callable[..., object]:
+        found = load("--evaluate", spec, "evaluate", ())
+        assert callable(found)
+        return found
+
+    assert loaded("evaluate.py:accuracy").__name__ == "accuracy"
     (folder / "default.py").write_text("def evaluate(session):\n    return 0.5\n")
-    assert load_function("default.py")(None) == 0.5
-    assert load_function(str(folder / "default.py"))(None) == 0.5
+    assert loaded("default.py")(None) == 0.5
+    assert loaded(str(folder / "default.py"))(None) == 0.5
 
 
 def test_own_strategy_of_the_evaluate_file(

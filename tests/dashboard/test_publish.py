@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import csv
 import json
 import logging
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.request import urlopen
 from wsgiref.util import setup_testing_defaults
 
+from costed_backend import CostedBackend
 from fake_backend import FakeBackend
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -36,6 +38,7 @@ from optuna_quant.dashboard import publish  # noqa: E402
 from optuna_quant.dashboard.serve import serving  # noqa: E402
 from optuna_quant.dashboard.short_options import short_options  # noqa: E402
 from optuna_quant.dashboard.shown_storage import most_varied  # noqa: E402
+from optuna_quant.report import collect_recorded  # noqa: E402
 from optuna_quant.space.config import FP32  # noqa: E402
 from optuna_quant.storages.open import open_storage  # noqa: E402
 
@@ -76,6 +79,27 @@ def test_the_stock_dashboard_shows_a_search_in_words() -> None:
     number = result.trial.number
     assert texts_of(page["trials"][number])["configuration"] == "3 of 4 ops in INT8; FP32: conv1"
     assert texts_of(page["trials"][0])["result"] == "FP32 model, not an answer"
+
+
+def test_ops_that_were_left_out_count_as_in_the_summary() -> None:
+    damage = {"a": 0.1, "b": 0.0, "c": 0.0}
+    result = tune(
+        backend=CostedBackend(damage, {"a": 0.8, "b": 0.8, "c": 3.0}),
+        evaluate=lambda model: model.accuracy,
+        accuracy_criterion=AccuracyCriterion(tolerable_loss=0.01),
+        strategy="basic",
+        measure_gain=False,
+        callbacks=[PublishToDashboard()],
+    )
+    assert list(result.left_out) == ["c"]
+    assert f"trial {result.trial.number}: 1 of 3 ops " in result.summary()
+    said = "1 of 3 ops in INT8; FP32: a; 1 left in FP32"
+    assert f"- **Configuration**: {said}\n" in dashboard.get_note(result.study)
+    number = result.trial.number
+    assert result.study.trials[number].user_attrs["configuration"] == said
+    shown = ShownStorage(_optuna.study_identity(result.study)[0]).get_all_trials(0)
+    assert shown[number].user_attrs["configuration"] == said
+    assert shown[0].user_attrs["configuration"] == "none of 3 ops quantized"
 
 
 def test_the_stock_dashboard_sees_what_is_feasible_and_optuna_still_does() -> None:
@@ -165,8 +189,9 @@ def test_the_best_trial_is_uploaded(tmp_path: Path) -> None:
     assert metas[f"trial_{number}_ops.csv"].mimetype == "text/csv"
     with store.open_reader(metas[f"trial_{number}_ops.csv"].artifact_id) as file:
         rows = file.read().decode().splitlines()
-    assert rows[0] == "op,precision,op_type,mode,activation,weight,runs,as_asked,note"
-    assert rows[1].startswith("conv1,FP32,Conv,fp32,,,Conv")
+    assert rows[0] == "op,precision,why,op_type,mode,activation,weight,runs,as_asked,note"
+    assert rows[1].startswith('conv1,FP32,"in FP32: with it quantized as well trial 1 lost 11.1%')
+    assert ",Conv,fp32,,,Conv," in rows[1]
     assert all(row.split(",")[1] == "INT8" for row in rows[2:])  # Those in floats come first.
 
 
@@ -183,6 +208,73 @@ def test_ops_in_floats_come_first_in_the_table(tmp_path: Path) -> None:
     with store.open_reader(meta.artifact_id) as file:
         rows = file.read().decode().splitlines()
     assert [row.split(",")[0] for row in rows] == ["op", "conv3", "conv1", "conv2", "fc"]
+
+
+def rows_of(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, dict[str, str]]:
+    """The rows of the table that was uploaded, by op."""
+    (meta,) = get_all_artifact_meta(study)
+    with store.open_reader(meta.artifact_id) as file:
+        return {row["op"]: row for row in csv.DictReader(file.read().decode().splitlines())}
+
+
+def test_the_table_says_why_as_the_report_does(tmp_path: Path) -> None:
+    store = FileSystemArtifactStore(str(tmp_path))
+    result = tune(
+        backend=CostedBackend({"a": 0.1, "b": 0.0, "c": 0.0}, {"a": 0.8, "b": 0.8, "c": 3.0}),
+        evaluate=lambda model: model.accuracy,
+        accuracy_criterion=AccuracyCriterion(tolerable_loss=0.01),
+        strategy="basic",
+        measure_gain=False,
+        callbacks=[PublishToDashboard(artifact_store=store)],
+    )
+    rows = rows_of(result.study, store)
+    assert list(rows) == ["a", "c", "b"]  # "c" was left out of the search.
+    assert {op: row["why"] for op, row in rows.items()} == {
+        each.op: each.why for each in collect_recorded(result.study).ops
+    }
+    assert rows["a"]["why"].startswith("in FP32: ")
+    assert rows["c"]["why"].startswith("left out of the search")
+    assert (rows["c"]["precision"], rows["b"]["precision"]) == ("FP32", "INT8")
+
+
+def test_without_a_record_of_the_whole_search_the_table_does_without_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(study: optuna.Study) -> None:
+        raise ValueError("It is too old.")
+
+    monkeypatch.setattr("optuna_quant.dashboard.artifacts.recorded_outcome", unreadable)
+    store, study = FileSystemArtifactStore(str(tmp_path)), search().study
+    publish(study, artifact_store=store)
+    rows = rows_of(study, store)
+    assert list(rows["conv1"]) == ["op", "precision", "op_type", "mode", "activation", "weight"]
+
+
+def test_a_file_that_the_store_has_lost_is_written_again(tmp_path: Path) -> None:
+    store, study = FileSystemArtifactStore(str(tmp_path)), search().study
+    publish(study, artifact_store=store)
+    (meta,) = get_all_artifact_meta(study)
+    written = (tmp_path / meta.artifact_id).read_bytes()
+    (tmp_path / meta.artifact_id).unlink()
+    publish(study, artifact_store=store)
+    assert get_all_artifact_meta(study) == [meta]
+    assert (tmp_path / meta.artifact_id).read_bytes() == written
+
+
+def test_an_entry_that_was_deleted_in_the_dashboard_does_no_harm(tmp_path: Path) -> None:
+    store, study = FileSystemArtifactStore(str(tmp_path)), search().study
+    publish(study, artifact_store=store)
+    (meta,) = get_all_artifact_meta(study)
+    storage, number = _optuna.study_identity(study)
+    storage.set_study_system_attr(number, f"artifacts:{meta.artifact_id}", "null")
+    publish(study, artifact_store=store)
+    known = [value for value in artifacts_of(study) if value is not None]
+    assert [each["filename"] for each in known] == [meta.filename]
+
+
+def artifacts_of(study: optuna.Study) -> list[Any]:
+    attrs = _optuna.study_system_attrs(study)
+    return [json.loads(attrs[key]) for key in attrs if key.startswith("artifacts:")]
 
 
 def test_a_large_model_is_not_uploaded(tmp_path: Path) -> None:

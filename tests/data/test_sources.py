@@ -531,7 +531,7 @@ def boxes() -> onnx.ModelProto:
     return m.model(["boxes"])
 
 
-def test_boxes_have_evidence() -> None:
+def test_boxes_can_stop_early() -> None:
     pictures = [samples(4, 6 + i % 3, seed=i) for i in range(40)]
     truth = [p.T[p.sum(axis=0) > 0] for p in pictures]
     truth[7] = truth[7][:1]

@@ -280,16 +280,16 @@ def search(x: np.ndarray = X, labels: Any = None, **kwargs: Any) -> TuningResult
     )
 
 
-@pytest.mark.parametrize("evidence", ["paired", "off"])
-def test_nonsense_ends_a_search_at_once(evidence: str) -> None:
+@pytest.mark.parametrize("stopping", ["paired", "off"])
+def test_nonsense_ends_a_search_at_once(stopping: str) -> None:
     nan = X.copy()
     nan[60, 0, 3, 3] = np.nan
     with pytest.raises(
         BaselineError, match="Input 'x' is NaN in sample 60 of the evaluation data"
     ):
-        search(nan, early_stopping=evidence)
+        search(nan, early_stopping=stopping)
     with pytest.raises(BaselineError, match="The label 77 of sample 0"):
-        search(labels=np.full(150, 77), early_stopping=evidence)
+        search(labels=np.full(150, 77), early_stopping=stopping)
 
 
 def test_a_good_search_says_nothing_and_a_suspicious_one_each_thing_once(

@@ -92,13 +92,13 @@ def test_the_metric_is_that_of_single_samples(data: dict[str, np.ndarray]) -> No
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("evidence", ["paired", "off"])
+@pytest.mark.parametrize("stopping", ["paired", "off"])
 def test_the_order_of_the_data_does_not_matter(
-    data: dict[str, np.ndarray], evidence: str, threads: int
+    data: dict[str, np.ndarray], stopping: str, threads: int
 ) -> None:
     order = np.random.default_rng(0).permutation(SAMPLES)
     mixed = {name: array[order] for name, array in data.items()}
-    given = {"early_stopping": evidence, "evaluation_threads": threads}
+    given = {"early_stopping": stopping, "evaluation_threads": threads}
     results = [tune_on(some, **given) for some in (data, mixed)]
     assert reported(results[0]) == pytest.approx(reported(results[1]))
     assert results[0].config == results[1].config
@@ -141,7 +141,7 @@ def test_sizes_of_batches(
     evaluation = DataEvaluation(data, batch_size=batch_size)
     assert evaluation(model) == 1.0
     assert set(model.sizes) == sizes
-    assert evaluation.batch_size_for(model) == max(sizes)
+    assert evaluation.runs.batch_size_for(model) == max(sizes)
 
 
 # Batches that somebody has asked for.

@@ -330,7 +330,7 @@ def test_bounds_are_of_scores_not_of_one_number() -> None:
         tune_fake(Asked().number, metric_bounds=(0, 1))
 
 
-def test_evidence_needs_a_function_that_takes_indices() -> None:
+def test_early_stopping_needs_a_function_that_takes_indices() -> None:
     for function in (Asked().number, Asked().array):
         with pytest.raises(ValueError, match="'exact' needs data .*no parameter named indices"):
             tune_fake(function, early_stopping="exact")
@@ -437,7 +437,7 @@ def test_few_samples_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert "There are only 50 evaluation samples" in caplog.text
 
 
-def test_evidence_off_keeps_nothing() -> None:
+def test_early_stopping_off_keeps_nothing() -> None:
     asked = Asked()
     result = tune_fake(asked.parts, early_stopping="off", verify=False)
     assert result.met and read_population(result.study) is None

@@ -153,11 +153,11 @@ def members_by_labels(data: Any, part: DataEvaluation) -> list[int]:
     return [where[sample.tobytes()] for sample in feed["x"]]
 
 
-@pytest.mark.parametrize("evidence", ["paired", "off"])
-def test_continued_study_keeps_the_same_aside(folder: Path, tmp_path: Path, evidence: str) -> None:
+@pytest.mark.parametrize("stopping", ["paired", "off"])
+def test_continued_study_keeps_the_same_aside(folder: Path, tmp_path: Path, stopping: str) -> None:
     storage = str(tmp_path / "journal")
-    first = tune_in(folder, storage=storage, early_stopping=evidence)
-    again = tune_in(folder, storage=storage, early_stopping=evidence)
+    first = tune_in(folder, storage=storage, early_stopping=stopping)
+    again = tune_in(folder, storage=storage, early_stopping=stopping)
     assert len(again.study.trials) == len(first.study.trials)
     assert again.holdout == first.holdout
     began = "was started with holdout=0.3 with the seed 0, drawn from 400 samples, but here "
@@ -167,7 +167,7 @@ def test_continued_study_keeps_the_same_aside(folder: Path, tmp_path: Path, evid
         ({"holdout": None}, "none is kept aside"),
     ):
         with pytest.raises(ValueError, match=f"{began}{now}.*another study name or storage"):
-            tune_in(folder, **{"storage": storage, "early_stopping": evidence, **changed})
+            tune_in(folder, **{"storage": storage, "early_stopping": stopping, **changed})
 
 
 def test_study_without_a_holdout_does_not_get_one(folder: Path, tmp_path: Path) -> None:

@@ -220,15 +220,15 @@ def go_data(storage: Any, backend: Any, data: Any, **given: Any) -> TuningResult
     )
 
 
-@pytest.mark.parametrize("evidence", ["paired", "off"])
-def test_other_data_and_metrics_are_refused_by_name(storage: Path, evidence: str) -> None:
+@pytest.mark.parametrize("stopping", ["paired", "off"])
+def test_other_data_and_metrics_are_refused_by_name(storage: Path, stopping: str) -> None:
     backend, data = labelled()
-    first = go_data(storage, backend, data, early_stopping=evidence)
+    first = go_data(storage, backend, data, early_stopping=stopping)
     before = len(first.study.trials)
 
     def refused(pattern: str, data: Any, **given: Any) -> None:
         with pytest.raises(ChangedEvaluationError, match=pattern):
-            go_data(storage, backend, data, early_stopping=evidence, **given)
+            go_data(storage, backend, data, early_stopping=stopping, **given)
 
     labels = data["labels"].copy()
     labels[7] += 1
@@ -239,7 +239,7 @@ def test_other_data_and_metrics_are_refused_by_name(storage: Path, evidence: str
     refused("metric", data, metric="top5")
     shorter = {name: array[:50] for name, array in data.items()}
     refused("started with (other data, other labels|60 evaluation samples)", shorter)
-    again = go_data(storage, backend, data, early_stopping=evidence)
+    again = go_data(storage, backend, data, early_stopping=stopping)
     assert len(again.study.trials) == before
     assert again.config == first.config
 

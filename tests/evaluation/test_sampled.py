@@ -26,7 +26,7 @@ from sample_models import search
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.sampled import EvaluationProgress

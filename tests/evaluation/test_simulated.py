@@ -62,8 +62,8 @@ def test_the_model_itself_decides(capsys: pytest.CaptureFixture[str]) -> None:
     result = search(Simulating())
     assert result.met
     first = next(v for v in views(result.study) if v.trial.user_attrs.get(record.SIMULATED))
-    assert first.simulated_metric == pytest.approx(0.87)
-    assert first.metric == pytest.approx(first.simulated_metric - 0.04)
+    assert first.simulation.metric == pytest.approx(0.87)
+    assert first.metric == pytest.approx(first.simulation.metric - 0.04)
     assert first.met is False
     assert result.config.ops["a"].mode == "fp32"
     assert f"its simulation had a metric of {result.metric:.6g}" in str(result)
@@ -110,7 +110,7 @@ def test_scores_of_samples_are_those_of_the_model(stopping: str) -> None:
     }
     result = search(Simulating(), **options)
     # A model that certainly misses the criterion is not evaluated to its end.
-    found = [v for v in views(result.study) if v.simulated_metric is not None]
+    found = [v for v in views(result.study) if v.simulation is not None]
     view = next(v for v in found if v.is_complete)
     if stopping != "off":
         assert len(view.scores) == 200

@@ -26,7 +26,7 @@ import sample_models
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation import timeout
 from optuna_quant.evaluation.timeout import EvaluationTimeout
-from optuna_quant.evaluation.timeout import EvaluationWatch
+from optuna_quant.evaluation.timeout import EvaluationWatchdog
 from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.slow_trials import SlowTrials
@@ -59,7 +59,7 @@ def never(reason: str) -> None:
 
 
 def timed(
-    watch: EvaluationWatch,
+    watch: EvaluationWatchdog,
     evaluate: Callable[[], _Result],
     *,
     give_up: Callable[[str], None] = never,
@@ -130,14 +130,14 @@ def other_error() -> float:
 def test_evaluation_that_hangs_in_the_main_thread_is_ended(hang: Callable[[], Any]) -> None:
     started, before = time.monotonic(), handlers()
     with pytest.raises(EvaluationTimeout, match=REASON):
-        timed(EvaluationWatch(0.3), hang)
+        timed(EvaluationWatchdog(0.3), hang)
     assert time.monotonic() - started < 10
     assert handlers() == before
 
 
 @pytest.mark.parametrize("hang", [loop, stubborn_loop])
 def test_evaluation_that_hangs_in_another_thread_is_ended(hang: Callable[[], Any]) -> None:
-    error = in_thread(lambda: timed(EvaluationWatch(0.3), hang))
+    error = in_thread(lambda: timed(EvaluationWatchdog(0.3), hang))
     assert isinstance(error, EvaluationTimeout)
 
 
@@ -154,7 +154,7 @@ def test_evaluation_that_does_not_react_is_given_up() -> None:
         stuck.append(text)
         release_connection.set()
 
-    watch = EvaluationWatch(0.3, on_stuck=note)
+    watch = EvaluationWatchdog(0.3, on_stuck=note)
     error = in_thread(lambda: timed(watch, hang, give_up=given_up.append))
     assert given_up == [REASON]
     assert isinstance(error, EvaluationTimeout)
@@ -163,7 +163,7 @@ def test_evaluation_that_does_not_react_is_given_up() -> None:
 
 
 def test_evaluation_in_time_is_left_alone() -> None:
-    watch, before = EvaluationWatch(5), handlers()
+    watch, before = EvaluationWatchdog(5), handlers()
     assert timed(watch, lambda: 0.5) == 0.5
     with pytest.raises(ZeroDivisionError):
         timed(watch, lambda: 1 / 0)
@@ -179,7 +179,7 @@ def interrupt() -> None:
 @pytest.mark.parametrize("where", ["main", "thread"])
 def test_evaluation_that_ends_at_the_last_moment_gives_one_or_the_other(where: str) -> None:
     """And nothing is raised afterwards, wherever the thread is by then."""
-    watch = EvaluationWatch(0.02)
+    watch = EvaluationWatchdog(0.02)
     rolled = random.Random(0)
     seen = set()
 
@@ -211,12 +211,12 @@ def test_signal_of_somebody_else_is_left_to_him(monkeypatch: pytest.MonkeyPatch)
     signal.signal(taken, theirs)
     try:
         with pytest.raises(EvaluationTimeout):
-            timed(EvaluationWatch(0.3), sleep)
+            timed(EvaluationWatchdog(0.3), sleep)
         assert signal.getsignal(taken) is theirs
         # Without a free one, what runs Python code can be ended all the same.
         signal.signal(free, theirs)
         with pytest.raises(EvaluationTimeout):
-            timed(EvaluationWatch(0.3), loop)
+            timed(EvaluationWatchdog(0.3), loop)
     finally:
         signal.signal(taken, signal.SIG_DFL)
         signal.signal(free, signal.SIG_DFL)
@@ -293,7 +293,7 @@ def test_evaluation_of_samples_is_asked_between_batches() -> None:
 
     started = time.monotonic()
     with pytest.raises(EvaluationTimeout):
-        EvaluationWatch(0.3).run(
+        EvaluationWatchdog(0.3).run(
             evaluate, what="It", give_up=never, usual_seconds=lambda: (0, ""), can_be_asked=True
         )
     # By itself, before anything was sent.
@@ -364,7 +364,7 @@ def test_own_evaluation_that_takes_long_is_told_of_once(
 ) -> None:
     monkeypatch.setattr(timeout, "_FIRST_TOLD_SECONDS", 0.1)
     monkeypatch.setattr(timeout, "_LONGEST_BETWEEN_LOOKS_SECONDS", 0.05)
-    watch = EvaluationWatch(None)
+    watch = EvaluationWatchdog(None)
     assert timed(watch, lambda: time.sleep(1), usual=(0.3, "others took 0.01 s")) is None
     assert len(lines.messages) == 1
     assert lines.messages[0].startswith("It has been running for 0 s (others took 0.01 s)")

@@ -1,4 +1,4 @@
-"""The accuracy pruner: exact, never wrong; on evidence, early and seldom wrong."""
+"""The accuracy pruner: exact, never wrong; by a sequential test, early and seldom wrong."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_bad_bounds(bounds: tuple[float, float]) -> None:
         AccuracyPruner(CRITERION, bounds=bounds)
 
 
-# On evidence.
+# By a sequential test.
 
 SIZE = 2000
 BATCH = 20

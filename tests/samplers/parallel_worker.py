@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 import services
 from spaces import STATIC
 from spaces import STATIC_TENSOR
+from spaces import blocks_of
 from spaces import make_space
 
 from optuna_quant.criteria import AccuracyCriterion
@@ -37,10 +38,13 @@ from optuna_quant.tuning.strategies import needs_sensitivity
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.4)
 
-STAGED = ["conservative", "basic", "mse", "mse_v2", "hawq_v2"]
+# What follows the name of a strategy that is given blocks, and no sensitivity.
+WITH_BLOCKS = " with blocks"
+
+STAGED = ["conservative", "basic", "basic with blocks", "mse", "mse_v2", "hawq_v2"]
 ENUMERATING = ["exhaustive", "random", "tpe", "bayesian"]
 # Those that learn a model: what they try depends on who else is at work.
-LEARNING = ["auto", "surrogate"]
+LEARNING = ["auto", "surrogate", "surrogate with blocks"]
 # Those that end with an answer of their own.
 ANSWERING = STAGED + LEARNING
 NAMES = ANSWERING + ENUMERATING
@@ -69,17 +73,20 @@ def sensitivity(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
 def sampler_of(
     name: str, *, when_blocked: str = "wait", **options: Any
 ) -> tuple[TuningSpace, QuantSampler]:
-    """A strategy's space and sampler."""
+    """A strategy's space and sampler; the name may end with " with blocks"."""
     space = make_space(3, (STATIC, STATIC_TENSOR, FP32))
     if name in ANSWERING:
         space = make_space(4)
     if name in STAGED:
         options["when_blocked"] = when_blocked
-    if needs_sensitivity(name) or name == "surrogate":
+    strategy = name.removesuffix(WITH_BLOCKS)
+    if strategy != name:
+        options["blocks"] = blocks_of(space)
+    if needs_sensitivity(strategy) or name == "surrogate":
         options["sensitivity"] = sensitivity
     if name in ("tpe", "bayesian"):
         options["n_startup_trials"] = 4
-    return space, strategies()[name](space, criterion=CRITERION, seed=7, **options)
+    return space, strategies()[strategy](space, criterion=CRITERION, seed=7, **options)
 
 
 def key_of(space: TuningSpace, trial: FrozenTrial) -> str:

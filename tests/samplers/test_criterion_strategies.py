@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence
 
 import optuna
 import pytest
 from spaces import STATIC
-from spaces import evaluated
 from spaces import make_space
 from spaces import objective_of
+from staged_search import loss_per_op
+from staged_search import searched
 
 from optuna_quant.callbacks.exit_policy import is_answer
 from optuna_quant.criteria import AccuracyCriterion
@@ -19,7 +19,6 @@ from optuna_quant.samplers import ConservativeQuantSampler
 from optuna_quant.samplers import HAWQV2QuantSampler
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler
-from optuna_quant.samplers import QuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
@@ -28,29 +27,6 @@ from optuna_quant.study.trial_view import TrialView
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
-
-
-def loss_per_op(**losses: float) -> Callable[[QuantConfig], float]:
-    def metric(config: QuantConfig) -> float:
-        return 1.0 - sum(loss for op, loss in losses.items() if config[op].is_quantized)
-
-    return metric
-
-
-def run(
-    sampler: QuantSampler, metric: Callable[[QuantConfig], float], *, direction: str = "maximize"
-) -> tuple[optuna.Study, list[str]]:
-    """The study, and a line per trial: its stage, and s or f for each op."""
-    space = sampler.space
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    while not sampler.is_exhausted(study):
-        study.optimize(objective_of(space, metric), n_trials=1)
-        assert len(study.trials) < 200
-    lines = []
-    for trial, config in zip(study.trials, evaluated(study, space), strict=True):
-        letters = "".join("s" if c.is_quantized else "f" for c in config.ops.values())
-        lines.append(f"{TrialView(trial).claim.stage}: {letters}")
-    return study, lines
 
 
 def answers(study: optuna.Study, space: TuningSpace) -> list[QuantConfig]:
@@ -69,7 +45,7 @@ MIXED = [("m0", "MatMul"), ("c1", "Conv"), ("g2", "Gather"), ("c3", "Conv")]
 
 def test_conservative_converts_type_by_type() -> None:
     space = make_space(MIXED)
-    study, lines = run(
+    study, lines = searched(
         ConservativeQuantSampler(space, criterion=CRITERION),
         loss_per_op(m0=0.05, c1=0.01, c3=0.02, g2=0.5),
     )
@@ -88,7 +64,7 @@ def test_conservative_converts_type_by_type() -> None:
 
 def test_conservative_goes_into_a_type_that_fails() -> None:
     space = make_space(4)
-    study, lines = run(
+    study, lines = searched(
         ConservativeQuantSampler(space, criterion=CRITERION),
         loss_per_op(op0=0.3, op1=0.06, op2=0.02, op3=0.05),
     )
@@ -126,7 +102,9 @@ def test_conservative_passing_on_the_way_is_no_answer() -> None:
 
 def test_conservative_is_done_if_everything_fits() -> None:
     space = make_space(MIXED)
-    study, lines = run(ConservativeQuantSampler(space, criterion=CRITERION), loss_per_op(m0=0.05))
+    study, lines = searched(
+        ConservativeQuantSampler(space, criterion=CRITERION), loss_per_op(m0=0.05)
+    )
     assert lines == ["baseline: ffff", "convert everything: ssss"]
     assert answers(study, space) == [space.default()]
 
@@ -152,7 +130,7 @@ def test_what_idle_workers_try_is_no_answer() -> None:
 
 def test_conservative_that_can_convert_nothing_has_no_answer() -> None:
     space = make_space(3)
-    study, _ = run(
+    study, _ = searched(
         ConservativeQuantSampler(space, criterion=CRITERION),
         loss_per_op(op0=1.0, op1=1.0, op2=1.0),
     )
@@ -163,7 +141,7 @@ def test_conservative_lower_is_better() -> None:
     space = make_space(3)
     criterion = AccuracyCriterion(higher_is_better=False, criterion="absolute", tolerable_loss=0.1)
     metric = loss_per_op(op0=0.3, op1=0.06, op2=0.02)
-    study, _ = run(
+    study, _ = searched(
         ConservativeQuantSampler(space, criterion=criterion),
         lambda config: 2 - metric(config),
         direction="minimize",
@@ -179,7 +157,7 @@ def test_ops_that_matter_only_together() -> None:
         both = config["op0"].is_quantized and config["op1"].is_quantized
         return 0.5 if both else 1.0
 
-    study, _ = run(ConservativeQuantSampler(space, criterion=CRITERION), metric)
+    study, _ = searched(ConservativeQuantSampler(space, criterion=CRITERION), metric)
     assert [len(config.fallback_ops) for config in answers(study, space)] == [1]
 
 
@@ -193,7 +171,7 @@ def test_auto_is_done_if_the_default_meets() -> None:
 
 def test_auto_tries_the_cheapest_and_then_what_it_believes_to_meet() -> None:
     space = make_space(4)
-    study, lines = run(
+    study, lines = searched(
         AutoQuantSampler(space, criterion=CRITERION),
         loss_per_op(op0=0.3, op1=0.06, op2=0.02, op3=0.05),
     )
@@ -206,7 +184,7 @@ def test_auto_tries_the_cheapest_and_then_what_it_believes_to_meet() -> None:
 
 def test_auto_of_the_reference_goes_on_to_conservative_and_basic_without_repeats() -> None:
     space = make_space(4)
-    study, lines = run(
+    study, lines = searched(
         AutoQuantSampler(space, criterion=CRITERION, compat="inc2"),
         loss_per_op(op0=0.3, op1=0.06, op2=0.02, op3=0.05),
     )
@@ -236,7 +214,7 @@ LOSSES = {"op0": 0.02, "op1": 0.3, "op2": 0.2, "op3": 0.01}
 def test_fallback_in_the_order_of_the_sensitivity(kind: type) -> None:
     space = make_space(4)
     sensitivity = Sensitivity(**LOSSES)
-    study, lines = run(
+    study, lines = searched(
         kind(space, criterion=CRITERION, sensitivity=sensitivity), loss_per_op(**LOSSES)
     )
     assert lines[:4] == [
@@ -253,7 +231,7 @@ def test_mse_scores_again_when_progress_stops() -> None:
     space = make_space(8)
     losses = {f"op{i}": 0.2 if i == 7 else 0.0 for i in range(8)}
     misled = Sensitivity(**{f"op{i}": 8.0 - i for i in range(8)})
-    run(
+    searched(
         MSEQuantSampler(
             space, criterion=CRITERION, sensitivity=misled, patience=2, accumulate="walk"
         ),
@@ -267,7 +245,7 @@ def test_mse_v2_reverts_what_need_not_stay() -> None:
     space = make_space(5)
     losses = {"op0": 0.0, "op1": 0.3, "op2": 0.0, "op3": 0.04, "op4": 0.0}
     misled = Sensitivity(op0=9.0, op1=5.0, op2=8.0, op3=7.0, op4=1.0)
-    study, lines = run(
+    study, lines = searched(
         MSEV2QuantSampler(space, criterion=CRITERION, sensitivity=misled, accumulate="walk"),
         loss_per_op(**losses),
     )
@@ -301,7 +279,7 @@ def test_mse_v2_confidence_batches() -> None:
             return other
 
     made: list[Batched] = []
-    run(
+    searched(
         MSEV2QuantSampler(
             make_space(4),
             criterion=CRITERION,
@@ -387,7 +365,7 @@ def test_basic_ranks_by_the_other_view_when_far_off() -> None:
         return 0.1 if bad == 2 else loss_per_op(**harm)(config)
 
     sampler = BasicQuantSampler(space, criterion=CRITERION)
-    study, lines = run(sampler, metric)
+    study, lines = searched(sampler, metric)
     del lines
     assert min(len(config.fallback_ops) for config in answers(study, space)) == 2
 
@@ -401,7 +379,7 @@ def test_basic_finds_ops_that_matter_only_together() -> None:
     def metric(config: QuantConfig) -> float:
         return 0.2 if any(config[op].is_quantized for op in ("op3", "op8")) else 1.0
 
-    study, lines = run(BasicQuantSampler(space, criterion=CRITERION), metric)
+    study, lines = searched(BasicQuantSampler(space, criterion=CRITERION), metric)
     assert any(line.startswith("instance-wise quantization") for line in lines)
     assert ("op3", "op8") in [config.fallback_ops for config in answers(study, space)]
 
@@ -422,6 +400,6 @@ def test_a_search_that_goes_on_quantizes_again_what_need_not_stay() -> None:
             return 0.95
         return metric_of.get(fallback, 0.6 + 0.01 * len(fallback))
 
-    study, lines = run(BasicQuantSampler(space, criterion=CRITERION), metric)
+    study, lines = searched(BasicQuantSampler(space, criterion=CRITERION), metric)
     assert any(line.startswith("quantized again") for line in lines)
     assert min(len(config.fallback_ops) for config in answers(study, space)) == 2

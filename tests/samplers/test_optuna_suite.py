@@ -10,6 +10,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from optuna.testing.pytest_samplers import MultiObjectiveSamplerTestCase
 from optuna.testing.pytest_samplers import RelativeSamplerTestCase
 import pytest
+from spaces import blocks_of
 from spaces import make_space
 
 from optuna_quant.criteria import AccuracyCriterion
@@ -36,6 +37,7 @@ def scores(config: QuantConfig, ops: Sequence[str]) -> dict[str, float]:
 # TPE and Bayesian have the suite in their own files.
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
     "basic": lambda: BasicQuantSampler(make_space(3)),
+    "basic with blocks": lambda: BasicQuantSampler(make_space(4), blocks=blocks_of(make_space(4))),
     "exhaustive": lambda: ExhaustiveQuantSampler(make_space(3)),
     "random": lambda: RandomQuantSampler(make_space(3), seed=1),
     "auto": lambda: AutoQuantSampler(make_space(3), criterion=CRITERION),
@@ -44,6 +46,9 @@ SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
     ),
     "surrogate": lambda: SurrogateQuantSampler(
         make_space(3), criterion=CRITERION, sensitivity=scores
+    ),
+    "surrogate with blocks": lambda: SurrogateQuantSampler(
+        make_space(4), criterion=CRITERION, blocks=blocks_of(make_space(4))
     ),
     "conservative": lambda: ConservativeQuantSampler(make_space(3), criterion=CRITERION),
     "mse": lambda: MSEQuantSampler(make_space(3), sensitivity=scores),

@@ -18,8 +18,10 @@ from optuna_quant.samplers import _registry
 from optuna_quant.samplers import register_strategy
 from optuna_quant.samplers import strategies
 from optuna_quant.space.space import TuningSpace
+from optuna_quant.tuning.strategies import check_begins_from
 from optuna_quant.tuning.strategies import kind_used
 from optuna_quant.tuning.strategies import needs_sensitivity
+from optuna_quant.tuning.strategies import tunes_recipes
 
 
 @pytest.fixture
@@ -58,6 +60,16 @@ def test_the_class_says_whether_it_needs_sensitivities(half: type) -> None:
     assert kind_used("half_of_test_registry", {"sensitivity": len}) is None
     half.sensitivity_kind = SensitivityKind.BEST  # type: ignore[attr-defined]
     assert not needs_sensitivity("half_of_test_registry")
+
+
+def test_the_class_says_what_tune_gives_it(half: type) -> None:
+    """A strategy of one's own that says nothing gets nothing but its options."""
+    assert not tunes_recipes("half_of_test_registry", {})
+    with pytest.raises(ValueError, match="'half_of_test_registry' does not learn from an earlier"):
+        check_begins_from("half_of_test_registry", {})
+    half.tunes_recipes = half.begins_from_studies = True  # type: ignore[attr-defined]
+    assert tunes_recipes("half_of_test_registry", {})
+    check_begins_from("half_of_test_registry", {})
 
 
 def test_a_class_of_a_function_stays() -> None:

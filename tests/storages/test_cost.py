@@ -28,7 +28,7 @@ from spaces import make_space
 
 from optuna_quant.storages import bulk_writes
 from optuna_quant.storages.bulk_writes import Parameter
-from optuna_quant.storages.bulk_writes import write_params
+from optuna_quant.storages.bulk_writes import write_trial
 from optuna_quant.storages.retrying import RetryingStorage
 from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.storages.write_buffer import unbuffered
@@ -367,7 +367,13 @@ def test_distribution_that_does_not_fit_is_an_error_and_the_rest_is_as_in_optuna
 
 def test_unknown_trial_is_an_error(study: optuna.Study) -> None:
     with pytest.raises(KeyError):
-        write_params(study._storage, 12345, [Parameter("x", 0.5, FloatDistribution(0, 1))])
+        write_trial(
+            study._storage,
+            12345,
+            [Parameter("x", 0.5, FloatDistribution(0, 1))],
+            user_attrs={},
+            system_attrs={},
+        )
 
 
 @pytest.mark.parametrize("study", ["sqlite", "postgresql", "mysql"], indirect=True)
@@ -377,7 +383,7 @@ def test_parameter_that_is_there_keeps_its_value(study: optuna.Study) -> None:
     distribution = FloatDistribution(0, 1)
     params = [Parameter(name, 0.25, distribution) for name in ("w", "x", "y", "w")]
     for _ in range(2):  # As after a connection that broke at the very end.
-        write_params(study._storage, trial._trial_id, params)
+        write_trial(study._storage, trial._trial_id, params, user_attrs={}, system_attrs={})
     assert fresh(study)[0].params == {"x": x, "w": 0.25, "y": 0.25}
 
 

@@ -34,7 +34,7 @@ import services
 from optuna_quant.storages import reconnection
 from optuna_quant.storages import retrying
 from optuna_quant.storages.bulk_writes import Parameter
-from optuna_quant.storages.bulk_writes import write_params
+from optuna_quant.storages.bulk_writes import write_trial
 from optuna_quant.storages.journal_redis import JournalRedis
 from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.lost_connection import is_lost_connection
@@ -229,7 +229,7 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
 
     monkeypatch.setattr(retrying.RetryingStorage, "repeat", repeat)
     params = [Parameter(f"op{i}", i % 2, CHOICES) for i in range(30)]
-    write_params(storage, trial, params)
+    write_trial(storage, trial, params, user_attrs={}, system_attrs={})
     restart.join()
     assert storage.get_trial(trial).params == {
         param.name: CHOICES.choices[int(param.internal_value)] for param in params

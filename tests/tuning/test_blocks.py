@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,23 @@ import numpy as np
 import onnx_models
 import optuna
 import pytest
+from spaces import STATIC
+from spaces import STATIC_TENSOR
 
 from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.samplers import Plan
+from optuna_quant.samplers import Stage
+from optuna_quant.samplers import StagedQuantSampler
+from optuna_quant.samplers import register_strategy
+from optuna_quant.samplers import strategies
 from optuna_quant.space.blocks import Block
+from optuna_quant.space.config import FP32
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study.kept_blocks import keep_blocks
 from optuna_quant.study.kept_blocks import kept_blocks
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.tuning.strategies import needs_sensitivity
 
 
 class BackendWithBlocks(FakeBackend):
@@ -25,6 +37,36 @@ class BackendWithBlocks(FakeBackend):
         names = list(self.damage)
         pairs = zip(names[::2], names[1::2], strict=True)
         return [Block(f"b{i}", "f", pair) for i, pair in enumerate(pairs)]
+
+
+@pytest.fixture
+def plan_with_blocks() -> Iterator[str]:
+    """A plan that is given blocks by default: the last ones in FP32, more and more of them."""
+
+    @register_strategy("plan_with_blocks")
+    class PlanWithBlocks(StagedQuantSampler):
+        learns_from_blocks = True
+
+        def __init__(
+            self, space: TuningSpace, *, blocks: Sequence[Block] = (), **kwargs: Any
+        ) -> None:
+            super().__init__(space, **kwargs)
+            self._blocks = blocks
+
+        def _plan_in(self, study: optuna.Study) -> Plan:
+            return self._plan_of(keep_blocks(study, self.space.prefix, self._blocks))
+
+        def _plan_of(self, blocks: Sequence[Block]) -> Plan:
+            config = self.space.default()
+            for block in reversed(blocks):
+                config = config.with_fallback(*block.ops)
+                yield Stage("blocks", [config])
+
+        def plan(self, space: TuningSpace) -> Plan:
+            return self._plan_of(self._blocks)
+
+    yield "plan_with_blocks"
+    del PlanWithBlocks._strategy_name
 
 
 def stages_of(result: Any) -> dict[str, int]:
@@ -124,3 +166,34 @@ def test_a_model_of_the_loss_learns_from_blocks_by_default(strategy: str) -> Non
                 strategy_kwargs=options, objective="ops", max_trials=6, tolerable_loss=0.01, **more
             )  # fmt: skip
             assert len(kept_blocks(result.study, result.space.prefix)) == known
+
+
+def test_any_strategy_goes_on_after_any_other(plan_with_blocks: str) -> None:
+    """There and back again, so that of each two one comes first, and then the other."""
+    damage = {f"op{i}": 0.2 for i in range(6)}
+    backend = BackendWithBlocks(damage, options=(STATIC, STATIC_TENSOR, FP32))
+    more: Any = {"storage": optuna.storages.InMemoryStorage(), "study_name": "mine"}
+    ours = [n for n, each in strategies().items() if each.__module__.startswith("optuna_quant.")]
+    assert len(ours) > 10
+    for count, name in enumerate([*ours, plan_with_blocks, *ours[::-1]], start=1):
+        options: dict[str, Any] = {}
+        if needs_sensitivity(name):
+            options["sensitivity"] = lambda config, ops: dict.fromkeys(ops, 0.2)
+        result = tune(
+            backend=backend, evaluate=lambda model: model.accuracy, strategy=name,
+            strategy_kwargs=options, objective="ops", criterion="absolute", tolerable_loss=0.01,
+            max_trials=count, **more
+        )  # fmt: skip
+        assert len(result.study.trials) == 1 + count, name
+    assert kept_blocks(result.study, result.space.prefix) == tuple(backend.blocks())
+
+
+def test_a_plan_goes_on_with_the_blocks_that_the_study_keeps(plan_with_blocks: str) -> None:
+    backend = BackendWithBlocks({f"op{i}": 0.2 for i in range(8)})
+    study = optuna.create_study(direction="maximize")
+    space = backend.tuning_space()
+    keep_blocks(study, space.prefix, backend.blocks()[:2])
+    study.sampler = strategies()[plan_with_blocks](space, blocks=backend.blocks())
+    study.optimize(lambda trial: backend.accuracy(space.suggest(trial)))
+    tried = [space.config_from_params(trial.params).fallback_ops for trial in study.trials]
+    assert tried[1:] == [("op2", "op3"), ("op0", "op1", "op2", "op3")]

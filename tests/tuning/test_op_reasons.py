@@ -70,7 +70,7 @@ def test_each_cause_has_its_words(known: dict[str, object], words: str) -> None:
     assert words in explained(search(FAST), "a", **known)
 
 
-def test_a_trial_with_one_more_op_is_evidence() -> None:
+def test_a_trial_with_one_more_op_is_a_reason() -> None:
     # The default has all quantized; then each op is tried in fallback, and pairs of them.
     result = search(strategy="basic", timeout=None, max_trials=30)
     assert result.fallback_ops == ("a", "c")
@@ -99,7 +99,7 @@ def test_every_op_has_words() -> None:
     assert search().explain("c") == "in FP32: no better model was found with it quantized"
 
 
-def test_without_evidence_nothing_is_claimed() -> None:
+def test_without_such_a_trial_nothing_is_claimed() -> None:
     result = search(
         FAST, strategy="random", max_trials=1, op_name_dict={"a|c": {"mode": ["fp32"]}}
     )

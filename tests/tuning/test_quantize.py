@@ -86,6 +86,15 @@ def test_accuracy_levels_are_in_a_report_and_read_from_it(tmp_path: Path) -> Non
     assert "accuracy_level" not in optuna_quant.quantize(model, approach="dynamic").report()
 
 
+def test_recipes_that_are_off_are_not_told_as_if_they_were_used() -> None:
+    recipes = {"smooth_quant": ["off", "alpha=0.5"], "equalization": True}
+    model, x = onnx_models.convnet(), X
+    built = optuna_quant.quantize(model, calibration_data=x, recipes=recipes)
+    assert built.config.recipes == {"smooth_quant": "off", "equalization": "on"}
+    assert "recipes: equalization=on\n" in f"{built}\n"
+    assert "smooth_quant" not in str(built)
+
+
 def test_recipes_that_are_asked_for_are_used_whatever_says_the_ops(tmp_path: Path) -> None:
     recipes = {"smooth_quant": ["alpha=0.5"]}
     model, x = onnx_models.attention(), onnx_models.samples(16, 4, 8)
@@ -93,7 +102,7 @@ def test_recipes_that_are_asked_for_are_used_whatever_says_the_ops(tmp_path: Pat
     plain = optuna_quant.quantize(model, calibration_data=x)
     assert built.config.recipes == {"smooth_quant": "alpha=0.5"}
     assert built.model().fingerprint != plain.model().fingerprint
-    assert "recipes: smooth_quant (alpha=0.5)" in str(built)
+    assert "recipes: smooth_quant=alpha=0.5" in str(built)
     assert built.fp32_bytes == plain.fp32_bytes
     report, json = tmp_path / "r.csv", tmp_path / "c.json"
     built.report().to_csv(report, index=False)

@@ -395,11 +395,11 @@ def tune_on(some: Any, x: np.ndarray, **kwargs: Any) -> TuningResult:
     return tune(kwargs.pop("model", None) or noisy(0.0), **given | kwargs)
 
 
-@pytest.mark.parametrize("evidence", ["paired", "off"])
+@pytest.mark.parametrize("stopping", ["paired", "off"])
 def test_few_samples_are_enough_where_nothing_is_random(
-    data: dict[str, np.ndarray], evidence: str
+    data: dict[str, np.ndarray], stopping: str
 ) -> None:
-    result = tune_on(data, data["x"], early_stopping=evidence)
+    result = tune_on(data, data["x"], early_stopping=stopping)
     assert result.met
     found = result.second_evaluation
     assert found is not None
@@ -408,7 +408,7 @@ def test_few_samples_are_enough_where_nothing_is_random(
     assert "a second" not in str(result)
     # What it has cost is said where evaluations are counted in samples.
     told = f"{found.evaluated:.2g} of it for the second evaluation)" in str(result)
-    assert told == (evidence == "paired")
+    assert told == (stopping == "paired")
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "cosine"])
@@ -429,12 +429,12 @@ def _nothing() -> Any:
     return contextlib.nullcontext()
 
 
-@pytest.mark.parametrize("evidence", ["paired", "off"])
+@pytest.mark.parametrize("stopping", ["paired", "off"])
 def test_random_model_is_evaluated_again_as_a_whole(
-    data: dict[str, np.ndarray], evidence: str
+    data: dict[str, np.ndarray], stopping: str
 ) -> None:
     with pytest.warns(UserWarning, match="outputs for the same samples change from run to run"):
-        result = tune_on(data, data["x"], model=noisy(2.0), early_stopping=evidence)
+        result = tune_on(data, data["x"], model=noisy(2.0), early_stopping=stopping)
     found = result.second_evaluation
     assert found is not None
     assert found.differs

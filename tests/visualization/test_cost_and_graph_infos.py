@@ -22,6 +22,7 @@ from optuna_quant.tuning.recorded_outcome import recorded_outcome
 from optuna_quant.visualization._cost_prediction import _Compared
 from optuna_quant.visualization._cost_prediction import _get_cost_prediction_info
 from optuna_quant.visualization._model_graph import _get_model_graph_info
+from optuna_quant.visualization._model_graph import title_of
 from optuna_quant.visualization._options import BITS_4 as FOUR
 from optuna_quant.visualization._options import FLOAT16
 from optuna_quant.visualization._options import FP32
@@ -80,7 +81,7 @@ def test_given_costs_go_before_measured_ones() -> None:
 def test_model_graph(study: optuna.Study) -> None:
     info = _get_model_graph_info(study, GraphBackend(["op0", "op1", "op2"]))
     assert info.trial == 2
-    assert info.quantized == 2
+    assert title_of(info) == "Model of trial 2: 2 of 3 ops quantized"
     assert [(c.op, c.op_type, c.precision, c.x, c.y) for c in info.cells] == [
         ("op0", "Conv", FP32, 0.0, 0.0),
         ("op1", "Conv", STATIC_8, 0.0, 1.0),
@@ -91,6 +92,13 @@ def test_model_graph(study: optuna.Study) -> None:
     assert info.joins == []
     other = _get_model_graph_info(study, GraphBackend(["op0", "op1", "op2"]), trial=3)
     assert [cell.precision for cell in other.cells] == [FLOAT16, FOUR, STATIC_8]
+
+
+def test_the_graph_counts_ops_that_were_left_out_of_the_search() -> None:
+    study = plotted_studies.searched()
+    write_text(study, f"{record.LEFT_OUT}:quant", '["op3"]')
+    info = _get_model_graph_info(study, GraphBackend(["op0", "op1", "op2", "op3"]))
+    assert title_of(info) == "Model of trial 2: 2 of 4 ops quantized"
 
 
 class CallsItsGraph(FakeBackend):

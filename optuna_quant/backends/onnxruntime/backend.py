@@ -101,9 +101,9 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             that other processes and later runs with the same model and data reuse them. None to
             keep them in memory only.
         reduce_range:
-            Whether weights use 7 bits only. For processors without VNNI instructions, where sums
-            of two 8-bit products saturate; the session option ``session.x64quantprecision`` is
-            the alternative, slower and more accurate. Default: as the target asks for, which on
+            Whether weights use 7 bits only. For x86 processors without VNNI instructions, where
+            sums of two 8-bit products saturate; the session option ``session.x64quantprecision``
+            is the alternative, slower and more accurate. Default: as the target asks for, which on
             ``"cpu"`` is False.
         target:
             What the model is quantized for: the name of one of

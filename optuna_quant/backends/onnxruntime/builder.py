@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -24,15 +23,13 @@ from optuna_quant.backends.onnxruntime.lower_precision.storage import store_in
 from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT16
 from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT_TYPES
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-from optuna_quant.backends.onnxruntime.model.compact import missing_digests
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.constant_folding import unfold
-from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint
-from optuna_quant.backends.onnxruntime.model.fingerprint import typed_digest
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import assemble
 from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
+from optuna_quant.backends.onnxruntime.static.candidate_fingerprints import CandidateFingerprints
 from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
@@ -66,7 +63,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.static import FindParams
-    from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
@@ -144,7 +140,7 @@ class CandidateBuilder:
         self._cache = BoundedCache(cache_bytes)
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
         self._planner = Planner(graph, fuses=profile.is_cpu)
-        self._digests: dict[str, bytes] = {}
+        self._fingerprints = CandidateFingerprints(graph)
         self._left_out: dict[str, str] = {}
         self.static: Mapping[str, StaticOp] = MappingProxyType(
             {op.name: op for op in ops_of_target(static_ops(graph), profile)}
@@ -276,11 +272,9 @@ class CandidateBuilder:
             store_in(self._rewrite(model, outside), model, self._graph, FLOAT16)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
-        found = self._fingerprint(compact, written, digests)
-        if writer.repeated_pairs:
-            # To a fingerprint, which looks at values alone, the pairs are one.
-            text = f"{found} with {writer.repeated_pairs} pairs more"
-            found = hashlib.sha256(text.encode()).hexdigest()[: len(found)]
+        found = self._fingerprints.of_candidate(
+            compact, written, digests, repeated_pairs=writer.repeated_pairs
+        )
         return BuiltGraph(compact, found)
 
     def _weights_alone(
@@ -382,34 +376,10 @@ class CandidateBuilder:
 
     def fingerprint_of(self, proto: onnx.ModelProto, base_dir: Path | None) -> str:
         """The fingerprint of the user's model, most of whose initializers candidates have too."""
-        own = self._graph.initializers
-        same = [tensor.name for tensor in proto.graph.initializer if _is_in(own, tensor)]
-        known = {name: self._digests[name] for name in same if name in self._digests}
-        result = fingerprint(proto, base_dir=base_dir, known=known)
-        self._digests.update((name, known[name]) for name in same)
-        return result
-
-    def _fingerprint(
-        self, model: CompactModel, written: WrittenGraph, digests: Mapping[str, bytes]
-    ) -> str:
-        known = {**self._digests, **digests}
-        for name, digest in written.digests.items():
-            array = written.constants[name]
-            data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            known[name] = typed_digest(digest, data_type, array.shape)
-        known.update(missing_digests(model.outside, known))
-        result = fingerprint(model.proto, base_dir=self._graph.base_dir, known=known)
-        # New tensors have other names in every candidate; those of the graph keep theirs.
-        own = self._graph.initializers
-        self._digests.update((name, digest) for name, digest in known.items() if name in own)
-        return result
+        return self._fingerprints.of_original(proto, base_dir)
 
 
 def _schemes(op: StaticOp) -> set[str]:
     """The schemes of the activations in the options of an op."""
     options = (*op.options(), *(each.option for each in op.on_request()))
     return {option.activation.scheme for option in options if option.activation is not None}
-
-
-def _is_in(initializers: Mapping[str, onnx.TensorProto], tensor: onnx.TensorProto) -> bool:
-    return initializers.get(tensor.name) is tensor

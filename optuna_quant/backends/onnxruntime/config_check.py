@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.static.ops import check_static
+from optuna_quant.backends.onnxruntime.targets.table import CPU
 from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
 
 
@@ -75,13 +77,17 @@ class ConfigCheck:
             )
 
     def _check_target(self, name: str, op_type: str, config: OpConfig) -> None:
-        # More is possible on the CPU than its profile says.
-        if not self.profile.is_cpu and not self.profile.allows(op_type, config):
+        # More is possible on the CPU than its own profile says.
+        if not self._is_usual and not self.profile.allows(op_type, config):
             raise ValueError(
                 f"Op {name!r} cannot run as {config.label!r}: the target "
                 f"{self.profile.name!r} does not run it so."
             )
 
+    @cached_property
+    def _is_usual(self) -> bool:
+        return self.profile == CPU
+
     @property
     def _on_target(self) -> str:
-        return "" if self.profile.is_cpu else f" on the target {self.profile.name!r}"
+        return "" if self._is_usual else f" on the target {self.profile.name!r}"

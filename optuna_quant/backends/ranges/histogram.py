@@ -84,35 +84,6 @@ class Histogram:
         """Bin edges, shape ``(bins + 1,)``."""
         return np.arange(self.first, self.first + self.counts.size + 1) * np.float64(self.width)
 
-    def merge(self, other: Histogram) -> Histogram:
-        """Return the histogram of both data sets together.
-
-        The result equals the histogram that one stream over all the values would give.
-        """
-        if other.count == 0:
-            return self
-        if self.count == 0:
-            return other
-        exponent = max(self.exponent, other.exponent)
-        parts = [
-            _coarsen(h.first, h.counts, exponent - h.exponent)
-            for h in (self, other)
-            if h.counts.size
-        ]
-        first = min((start for start, _ in parts), default=0)
-        last = max((start + counts.size for start, counts in parts), default=0)
-        total = np.zeros(last - first, dtype=np.int64)
-        for start, counts in parts:
-            total[start - first : start - first + counts.size] += counts
-        return Histogram(
-            exponent=exponent,
-            first=first,
-            counts=_read_only(total),
-            zeros=self.zeros + other.zeros,
-            min=min(self.min, other.min),
-            max=max(self.max, other.max),
-        )
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Histogram):
             return NotImplemented

@@ -94,16 +94,21 @@ def _with_a_batch(arguments: Arguments) -> Arguments | None:
 
 
 def text_lengths(arguments: Arguments) -> frozenset[int]:
-    """The lengths of texts: of tensors of integers with two axes, samples and tokens."""
+    """The lengths of texts, of the tensors that may be their tokens."""
     leaves = (leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
-    tokens = (x for x in leaves if x.dtype in (torch.int64, torch.int32) and x.ndim == 2)
+    tokens = (x for x in leaves if is_tokens(x))
     return frozenset(x.shape[1] for x in tokens if x.shape[1] > 1)
+
+
+def is_tokens(tensor: torch.Tensor) -> bool:
+    """Whether a tensor may be the tokens of texts: integers with two axes."""
+    return tensor.dtype in (torch.int64, torch.int32) and tensor.ndim == 2
 
 
 def _tell_short_texts(arguments: Arguments) -> None:
     """Warn of texts of one token, which look like texts that always have one."""
     leaves = (leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
-    tokens = [x for x in leaves if x.dtype in (torch.int64, torch.int32) and x.ndim == 2]
+    tokens = [x for x in leaves if is_tokens(x)]
     if tokens and all(x.shape[1] == 1 for x in tokens):
         warn_user(
             "example_inputs are of length 1, which torch.export takes for the length of all "

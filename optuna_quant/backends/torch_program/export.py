@@ -8,6 +8,7 @@ import inspect
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna.logging import get_logger
 import torch
 from torch.export.graph_signature import InputKind
 from torch.export.graph_signature import OutputKind
@@ -18,6 +19,7 @@ from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.torch_program.arguments import Arguments
 from optuna_quant.backends.torch_program.arguments import arguments_of
 from optuna_quant.backends.torch_program.arguments import attempts
+from optuna_quant.backends.torch_program.arguments import is_tokens
 from optuna_quant.backends.torch_program.call import CallForm
 from optuna_quant.backends.torch_program.call import Constant
 from optuna_quant.backends.torch_program.call import argument_names
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch.export import ExportedProgram
+
+
+_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,15 +199,37 @@ def _program(
                 raise export_error(name, error, to=to) from error
     if dynamic_shapes is None:
         _tell_fixed_batch(found, name, why)
+        _tell_fixed_length(found, name)
     return found
+
+
+def _input_tensors(program: ExportedProgram) -> list[torch.Tensor]:
+    inputs = set(program.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in program.graph.nodes if n.name in inputs]
+    return [each for each in values if isinstance(each, torch.Tensor)]
+
+
+def _is_fixed(size: int | torch.SymInt) -> bool:
+    # What was free at first and turned out to have one value is no int.
+    return str(size).isdigit()
+
+
+def _tell_fixed_length(program: ExportedProgram, name: str) -> None:
+    """Tell if a program takes texts of one length alone, as with an LSTM."""
+    for each in _input_tensors(program):
+        if is_tokens(each) and _is_fixed(each.shape[1]):
+            _logger.info(
+                f"T{name[1:]} is exported for integers of shape (batch, {each.shape[1]}) alone: "
+                "if these are texts of several lengths, pad all to one and give example_inputs "
+                "of it. (torch.export finds that the second axis cannot have any size.)"
+            )
+            return
 
 
 def _tell_fixed_batch(program: ExportedProgram, name: str, why: str) -> None:
     """Warn if a program takes batches of one size alone."""
-    inputs = set(program.graph_signature.user_inputs)
-    values = [n.meta.get("val") for n in program.graph.nodes if n.name in inputs]
-    sizes = [each.shape[0] for each in values if isinstance(each, torch.Tensor) and each.ndim]
-    if not sizes or not all(isinstance(size, int) for size in sizes):
+    sizes = [each.shape[0] for each in _input_tensors(program) if each.ndim]
+    if not sizes or not all(map(_is_fixed, sizes)):
         return
     if not why:
         why = "what its forward computes depends on that size"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _IDLE = (
     Ignored(FutureWarning, ".*LeafSpec.*"),
     Ignored(DeprecationWarning, module=r"torch|onnx"),
+    # An LSTM keeps its weights in a list of its own, which the exporter takes for state.
+    Ignored(UserWarning, r".*_flat_weights.* were assigned during export"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -10,22 +9,21 @@ from functools import partial
 import importlib.util
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.evaluation.metrics.output_forms import class_pair
+from optuna_quant.evaluation.metrics.output_forms import probability_pair
+from optuna_quant.evaluation.metrics.output_forms import ranking_pair
+from optuna_quant.evaluation.metrics.output_forms import tabled_ranking_pair
+from optuna_quant.evaluation.metrics.output_forms import value_pair
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
-from optuna_quant.evaluation.metrics.sample_metrics import classes_of
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-_Pair: TypeAlias = "tuple[NDArray[Any], NDArray[Any]]"
-_Form: TypeAlias = "Callable[[str, NDArray[Any], NDArray[Any]], _Pair]"
-
-_SUM_OF_PROBABILITIES = 0.01
+    from optuna_quant.evaluation.metrics.output_forms import Form
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,7 @@ class _Function:
         name:
             Its name there.
         form:
-            Makes of a model's output and the labels what the function takes: what is right, and
-            what was predicted.
+            Makes of a model's output and the labels what the function takes.
         higher_is_better:
             Whether more is better.
         options:
@@ -47,7 +44,7 @@ class _Function:
     """
 
     name: str
-    form: _Form
+    form: Form
     higher_is_better: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     root: bool = False
@@ -102,122 +99,6 @@ def _score(output: NDArray[Any], labels: NDArray[Any], *, name: str) -> float:
     return float(np.sqrt(value)) if function.root else value
 
 
-# What the functions take.
-
-
-def _classes(name: str, output: NDArray[Any], labels: NDArray[Any]) -> _Pair:
-    """The right classes and the predicted ones, or a table of them where there are several."""
-    if _is_table(output, labels):
-        return labels.astype(np.int64), (_decisions(output) > 0.5).astype(np.int64)
-    if _is_one_score(output, labels):
-        predicted = (_decisions(output.reshape(-1)) > 0.5).astype(np.int64)
-        return _numbers(name, labels.reshape(-1)), predicted
-    predicted, right = classes_of(name, output, labels)
-    return _numbers(name, right.reshape(-1)), predicted.reshape(-1).astype(np.int64)
-
-
-def _ranking(name: str, output: NDArray[Any], labels: NDArray[Any]) -> _Pair:
-    """The right classes, and how probable each class is; of two classes, the second one."""
-    if _is_table(output, labels):
-        return labels.astype(np.int64), output
-    if _is_one_score(output, labels):
-        return _numbers(name, labels.reshape(-1)), output.reshape(-1)
-    probabilities, right = _probabilities(name, output, labels)
-    return right, probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
-
-
-def _tabled_ranking(name: str, output: NDArray[Any], labels: NDArray[Any]) -> _Pair:
-    """As :func:`_ranking`, with a table of the right classes if there are more than two."""
-    right, scores = _ranking(name, output, labels)
-    if right.ndim == 1 and scores.ndim == 2:
-        right = np.eye(scores.shape[1], dtype=np.int64)[right]
-    return right, scores
-
-
-def _likelihood(name: str, output: NDArray[Any], labels: NDArray[Any]) -> _Pair:
-    """The right classes, and the probabilities of all."""
-    if _is_one_score(output, labels):
-        return _numbers(name, labels.reshape(-1)), _decisions(output.reshape(-1))
-    probabilities, right = _probabilities(name, output, labels)
-    return right, probabilities
-
-
-def _values(name: str, output: NDArray[Any], labels: NDArray[Any]) -> _Pair:
-    """The right values and the predicted ones, a row for each sample."""
-    count = len(labels)
-    if output.size != labels.size:
-        raise ValueError(
-            f"{name} needs as many values as the model gives, but its output has the shape "
-            f"{output.shape} and the labels {labels.shape}."
-        )
-    return (
-        labels.astype(np.float64).reshape(count, -1),
-        output.astype(np.float64).reshape(count, -1),
-    )
-
-
-def _probabilities(name: str, output: NDArray[Any], labels: NDArray[Any]) -> _Pair:
-    """The probability of each class for each position, and the right classes."""
-    if output.dtype.kind != "f":
-        raise ValueError(
-            f"{name} needs a score for each class, but the model gives {output.dtype}."
-        )
-    _, right = classes_of(name, output, labels)
-    axis = next(
-        axis
-        for axis in (output.ndim - 1, 1)
-        if output.shape[:axis] + output.shape[axis + 1 :] == right.shape
-    )
-    scores = np.moveaxis(output, axis, -1).astype(np.float64)
-    scores = scores.reshape(-1, scores.shape[-1])
-    sums = scores.sum(axis=1, keepdims=True)
-    if not (bool((scores >= 0).all()) and bool((np.abs(sums - 1) <= _SUM_OF_PROBABILITIES).all())):
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        sums = scores.sum(axis=1, keepdims=True)
-    numbers = _numbers(name, right.reshape(-1))
-    wrong = numbers[(numbers < 0) | (numbers >= scores.shape[1])]
-    if len(wrong):
-        raise ValueError(
-            f"{name} needs labels from 0 to {scores.shape[1] - 1}, because the model has "
-            f"{scores.shape[1]} classes, but one is {wrong[0]}."
-        )
-    return scores / sums, numbers
-
-
-def _decisions(scores: NDArray[Any]) -> NDArray[np.float64]:
-    """Scores of yes or no as probabilities: as they are if all may be, otherwise by the logistic
-    function.
-    """
-    exact = scores.astype(np.float64)
-    if bool(((exact >= 0) & (exact <= 1)).all()):
-        return exact
-    return np.asarray(0.5 * (1 + np.tanh(exact / 2)))
-
-
-def _is_table(output: NDArray[Any], labels: NDArray[Any]) -> bool:
-    """Whether each sample has a yes or no for each class, and not one class."""
-    if output.shape != labels.shape or labels.ndim != 2 or labels.shape[1] < 2:
-        return False
-    if output.dtype.kind != "f" or not bool(np.isin(labels, (0, 1)).all()):
-        return False
-    return not bool((labels.sum(axis=1) == 1).all())
-
-
-def _is_one_score(output: NDArray[Any], labels: NDArray[Any]) -> bool:
-    """Whether the model gives one score for each sample, of yes or no."""
-    return output.dtype.kind == "f" and output.size == len(output) == labels.size
-
-
-def _numbers(name: str, labels: NDArray[Any]) -> NDArray[np.int64]:
-    numbers = labels.astype(np.int64) if labels.dtype.kind in "iubf" else None
-    if numbers is None or not bool((numbers == labels).all()):
-        raise ValueError(
-            f"{name} needs the labels as class numbers, from 0 on, but they are {labels.dtype}"
-            f"{'' if numbers is None else ' with fractions'}."
-        )
-    return numbers
-
-
 def _check_binary(name: str, right: NDArray[Any], predicted: NDArray[Any]) -> None:
     if right.ndim == 1 and bool(np.isin(right, (0, 1)).all() and np.isin(predicted, (0, 1)).all()):
         return
@@ -254,7 +135,7 @@ ALIASES: Mapping[str, str] = {
 def _functions() -> dict[str, _Function]:
     averaged = {
         f"{name}{suffix}": _Function(
-            f"{name}_score", _classes, options={"average": average, "zero_division": 0}
+            f"{name}_score", class_pair, options={"average": average, "zero_division": 0}
         )
         for name in ("f1", "precision", "recall")
         for suffix, average in (
@@ -266,13 +147,13 @@ def _functions() -> dict[str, _Function]:
     }
     return {
         **averaged,
-        "balanced_accuracy": _Function("balanced_accuracy_score", _classes),
-        "mcc": _Function("matthews_corrcoef", _classes),
-        "kappa": _Function("cohen_kappa_score", _classes),
-        "roc_auc": _Function("roc_auc_score", _ranking),
-        "average_precision": _Function("average_precision_score", _tabled_ranking),
-        "log_loss": _Function("log_loss", _likelihood, higher_is_better=False),
-        "r2": _Function("r2_score", _values),
-        "rmse": _Function("mean_squared_error", _values, higher_is_better=False, root=True),
-        "mape": _Function("mean_absolute_percentage_error", _values, higher_is_better=False),
+        "balanced_accuracy": _Function("balanced_accuracy_score", class_pair),
+        "mcc": _Function("matthews_corrcoef", class_pair),
+        "kappa": _Function("cohen_kappa_score", class_pair),
+        "roc_auc": _Function("roc_auc_score", ranking_pair),
+        "average_precision": _Function("average_precision_score", tabled_ranking_pair),
+        "log_loss": _Function("log_loss", probability_pair, higher_is_better=False),
+        "r2": _Function("r2_score", value_pair),
+        "rmse": _Function("mean_squared_error", value_pair, higher_is_better=False, root=True),
+        "mape": _Function("mean_absolute_percentage_error", value_pair, higher_is_better=False),
     }

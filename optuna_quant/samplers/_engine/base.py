@@ -99,6 +99,17 @@ class QuantSampler(BaseSampler, abc.ABC):
     """What scores ops for it, made by the backend unless a ``sensitivity`` is given; :obj:`None`
     if it ranks no ops. It can do without the kind ``"best"``, and with no other."""
 
+    begins_from_studies: ClassVar[bool] = False
+    """Whether it has a use for an earlier study (``from_study``): its parameter ``prior``."""
+
+    learns_from_blocks: ClassVar[bool] = False
+    """Whether :func:`~optuna_quant.tune` gives it the parts of the model that repeat by default,
+    where nothing scores the ops: its parameter ``blocks``."""
+
+    tunes_recipes: ClassVar[bool] = False
+    """Whether it has a place for recipes, so that the usual ones are tuned by default; for others
+    a recipe is one more dimension of the space."""
+
     def __init__(
         self,
         space: TuningSpace,

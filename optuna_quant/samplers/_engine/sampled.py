@@ -89,7 +89,9 @@ class SampledOutcomes:
         self._found: dict[int, tuple[tuple[float | None, int], PartialEvaluation]] = {}
         self._first: dict[tuple[int, int], tuple[PartialEvaluation, bool | None]] = {}
 
-    def evidence(self, history: TrialHistory, outcome: Outcome) -> PartialEvaluation | None:
+    def partial_evaluation(
+        self, history: TrialHistory, outcome: Outcome
+    ) -> PartialEvaluation | None:
         """What a trial has seen; :obj:`None` if single samples are not known.
 
         Where the criterion is not known the trial itself says what it has concluded.
@@ -135,5 +137,5 @@ class SampledOutcomes:
         outcome = history.outcomes.get(key)
         if outcome is None or not outcome.is_partial:
             return outcome is not None
-        seen = self.evidence(history, outcome)
+        seen = self.partial_evaluation(history, outcome)
         return seen is None or seen.suffices(FULL)

@@ -136,6 +136,10 @@ class StagedQuantSampler(QuantSampler):
             policy = session.policy
             return policy.races(session.history) if isinstance(policy, _StagedPolicy) else ()
 
+    def _plan_in(self, study: optuna.Study) -> Plan:
+        """The plan in a study; a plan that depends on more of the record reads it here."""
+        return self.plan(self._space)
+
     def _policy(self, history: TrialHistory) -> Policy:
         return _StagedPolicy(self, history)
 
@@ -201,7 +205,7 @@ class _StagedPolicy(Policy):
 
     def _begin(self, history: TrialHistory) -> Replay:
         return Replay(
-            self._sampler.plan(self._sampler.space),
+            self._sampler._plan_in(history.study),
             lambda config, fidelity: self._evaluation(history, config, fidelity),
             lambda: _raced_on(history),
             lambda wanted: self._sampler._scores.read(history.study, wanted),
@@ -214,7 +218,7 @@ class _StagedPolicy(Policy):
         outcome = history.outcomes.get(config.key)
         if outcome is None:
             return None
-        seen = self._sampled.evidence(history, outcome)
+        seen = self._sampled.partial_evaluation(history, outcome)
         if seen is not None and outcome.is_partial:
             if not seen.suffices(fidelity):
                 return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 import math
 from typing import TYPE_CHECKING
 from typing import Any
@@ -12,8 +13,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_quant.costs.known import fallback_table
-from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
+from optuna_quant.costs.recorded_objective import objective_name
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers._engine.sampled import SampledOutcomes
 from optuna_quant.samplers._engine.trial_history import TrialHistory
@@ -39,6 +40,7 @@ from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
 from optuna_quant.study.criterion import criterion_or_default
+from optuna_quant.study.criterion import recorded_criterion
 from optuna_quant.study.kept_blocks import kept_blocks
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.recorded_space import recorded_space
@@ -121,11 +123,11 @@ def study_prior(
             f"The study {name!r} has no trials with a result, so there is nothing to start "
             "from. Run it first, or start without an earlier study."
         )
-    criterion = criterion_or_default(study)
+    recorded, criterion = recorded_criterion(study), criterion_or_default(study)
     history = TrialHistory(study, space, max_failures=3, max_deaths=10, criterion=criterion)
     history.refresh(study)
     scores = _recorded_scores(study, space)
-    objective = str(study.user_attrs.get(record.OBJECTIVE, OPS))
+    objective = objective_name(study)
     found: dict[str, Any] = {
         "study": name,
         "trials": len(finished),
@@ -136,7 +138,7 @@ def study_prior(
         "same_model": same_model,
         "same_evaluation": same_evaluation and same_metric,
         "same_metric": same_metric,
-        "criterion": dict(study.user_attrs.get(record.CRITERION, {})),
+        "criterion": {} if recorded is None else asdict(recorded),
         "objective": objective,
         "baseline": history.baseline,
         "scores": scores.scores,
@@ -270,7 +272,7 @@ def _loss(observed: Observed, history: TrialHistory, space: TuningSpace) -> Earl
     if outcome is not None and outcome.is_complete:
         failed = not _meets(history, outcome)
     elif outcome is not None:
-        seen = SampledOutcomes().evidence(history, outcome)
+        seen = SampledOutcomes().partial_evaluation(history, outcome)
         failed = seen is not None and seen.decision is Decision.FAILS
     return EarlierLoss(labels, float(observed.loss), observed.error, observed.spread, failed)
 

@@ -164,17 +164,6 @@ class LossModel:
         """The logarithm of the loss at the reference error, and the exponent."""
         return float(self._theta[0]), float(self._theta[1])
 
-    def error_for(self, loss: float) -> float:
-        """The sum of weights at which a loss is expected."""
-        if loss >= self.scale.most:
-            return math.inf
-        bent = loss
-        if math.isfinite(self.scale.most):
-            bent = -self.scale.most * math.log1p(-loss / self.scale.most)
-        offset, exponent = self.learned
-        log_error = (math.log(bent) - offset) / exponent + math.log(_REFERENCE_ERROR)
-        return math.exp(min(log_error, 300.0))
-
     def fitted(self, observations: Sequence[Observed]) -> LossModel:
         """The model with these observations.
 

@@ -112,7 +112,7 @@ class StudyOutcomes:
 
     def seen(self, history: TrialHistory, outcome: Outcome) -> PartialEvaluation | None:
         """The samples that a trial has seen; :obj:`None` if single samples are not known."""
-        return self._sampled.evidence(history, outcome)
+        return self._sampled.partial_evaluation(history, outcome)
 
     def is_known(self, history: TrialHistory, config: QuantConfig) -> bool:
         """Whether a configuration that must be seen to the end needs no more samples."""

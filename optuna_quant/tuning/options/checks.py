@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Real
 
 from optuna_quant._common import counts
+from optuna_quant._common import durations
 
 
 def check_count(name: str, value: object) -> None:
@@ -43,6 +44,33 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, but got {value!r}.")
+
+
+def check_seconds(
+    name: str, value: float | str | None, *, above_zero: bool = False
+) -> float | None:
+    """Refuse what is no length of time; :obj:`None`, no limit, is accepted.
+
+    Args:
+        name:
+            The name of the option.
+        value:
+            A number of seconds, or a duration such as ``"15m"``.
+        above_zero:
+            Whether 0 is refused.
+
+    Returns:
+        The seconds.
+
+    Raises:
+        TypeError:
+            If it is neither a number nor a text.
+        ValueError:
+            If it is a text and no duration, negative, not finite, or 0 where that is refused.
+    """
+    seconds = durations.as_seconds(name, value)
+    durations.check_seconds(name, seconds, above_zero=above_zero)
+    return seconds
 
 
 def check_probability(name: str, value: object) -> None:

@@ -16,6 +16,7 @@ from optuna_quant._common.option_kinds import SWITCH
 from optuna_quant._common.option_kinds import TABLE
 from optuna_quant._common.option_kinds import TEXT
 from optuna_quant._common.option_kinds import WEIGHTS
+from optuna_quant.tuning.options.checks import check_seconds
 
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class TuningCriterion:
         from optuna_quant.callbacks.limits import check_limits
         from optuna_quant.costs.objective import as_objective
 
-        object.__setattr__(self, "timeout", as_seconds("timeout", self.timeout))
+        object.__setattr__(self, "timeout", check_seconds("timeout", self.timeout))
         check_limits(self.seconds, self.max_trials, self.stop_at_first)
         if self.objective is not None:
             as_objective(self.objective)

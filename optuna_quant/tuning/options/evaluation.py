@@ -22,6 +22,7 @@ from optuna_quant._common.option_kinds import TEXT
 from optuna_quant.tuning.options.checks import check_count
 from optuna_quant.tuning.options.checks import check_flag
 from optuna_quant.tuning.options.checks import check_probability
+from optuna_quant.tuning.options.checks import check_seconds
 
 
 if TYPE_CHECKING:
@@ -260,5 +261,6 @@ class EvaluationOptions:
         check_count("evaluation_threads", self.evaluation_threads)
         check_probability("error_probability", self.error_probability)
         check_flag("verify", self.verify)
+        check_seconds("evaluation_timeout", self.evaluation_timeout, above_zero=True)
         check_flag("measure_gain", self.measure_gain)
         check_count("latency_batch_size", self.latency_batch_size)

@@ -41,8 +41,9 @@ class QuantizationOptions:
             Default: ``"static"``, and ``"auto"`` for a model of which 5% or more are the weights
             of ops that only dynamic quantization takes (LSTM).
         target:
-            What device the model is for: ``"cpu"``, ``"cpu-avx2"`` (without VNNI instructions),
-            ``"cuda"``, ``"tensorrt"``, ``"openvino"``, ``"openvino-gpu"``, ``"qnn"``, a
+            What device the model is for: ``"cpu"``, ``"cpu-avx2"`` (x86 without VNNI instructions;
+            on ARM no product saturates), ``"cuda"``, ``"tensorrt"``, ``"openvino"``,
+            ``"openvino-gpu"``, ``"qnn"``, a
             :class:`~optuna_quant.backends.onnxruntime.TargetProfile`, or the path of a JSON or
             TOML file with one. It decides what is offered and in what form models are written.
             Where the installed ONNX Runtime lacks its execution provider, models are simulated in
@@ -73,7 +74,7 @@ class QuantizationOptions:
             The calibration sampling sizes to choose from, default first. Default: all samples.
         recipes:
             Methods for the whole model to choose from: ``"auto"`` (those that the model's
-            structure speaks for), ``"all"``, ``"none"``, names, or a dict that says for each name
+            structure suggests), ``"all"``, ``"none"``, names, or a dict that says for each name
             what it may be (True, False, a value, or a list of them), with the settings of a recipe
             as ``NAME_args``, and with ``"all": True`` for all others. Default: ``"auto"`` for the
             strategies auto, surrogate, pareto, basic, mse, mse_v2 and hawq_v2, also for those
@@ -118,7 +119,7 @@ class QuantizationOptions:
     reduce_range: bool | None = option(
         None,
         Flag(
-            help="give 8-bit weights 7 bits, for processors without VNNI instructions",
+            help="give 8-bit weights 7 bits, for x86 processors without VNNI instructions",
             kind=SWITCH,
             value=True,
             heading=_HEADING,
@@ -181,7 +182,7 @@ class QuantizationOptions:
         None,
         Flag(
             help="methods for the whole model to choose from, such as equalization and "
-            "smooth_quant: 'auto' (those that the model's structure speaks for), 'all', 'none', "
+            "smooth_quant: 'auto' (those that the model's structure suggests), 'all', 'none', "
             "names separated by commas, or what each may be, as JSON or @FILE: "
             '{"equalization": true, "smooth_quant": ["off", "alpha=0.5"]} (default: auto for '
             "the strategies auto, surrogate, pareto, basic, mse, mse_v2 and hawq_v2, otherwise "

@@ -39,14 +39,6 @@ def test_histogram_independent_of_order_and_split(
     assert histogram_of(*np.split(shuffled, cuts)) == histogram_of(whole)
 
 
-@given(values=float32_values(), cut=st.integers(0, 40))
-@settings(max_examples=examples(200))
-def test_histogram_merge_equals_one_stream(values: list[float], cut: int) -> None:
-    array = np.array(values, dtype=np.float32)
-    merged = histogram_of(array[:cut]).merge(histogram_of(array[cut:]))
-    assert merged == histogram_of(array)
-
-
 @given(values=float32_values())
 @settings(max_examples=examples(200))
 def test_histogram_counts_match_their_definition(values: list[float]) -> None:
@@ -99,7 +91,6 @@ def test_histogram_of_zeros_and_of_nothing() -> None:
     assert (zeros.zeros, zeros.count, zeros.counts.size) == (2, 2, 0)
     nothing = histogram_of(np.zeros((0, 3), dtype=np.float32))
     assert nothing.count == 0
-    assert nothing.merge(zeros) == zeros.merge(nothing) == zeros
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

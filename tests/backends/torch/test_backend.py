@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import copy
 from dataclasses import dataclass
+import logging
 from typing import Any
 import warnings
 
@@ -397,6 +398,34 @@ def test_nothing_is_told_of_a_batch_that_is_free_or_of_the_users_choice() -> Non
         TorchBackend(net, x[:1], calibration_data=x.numpy())
         TorchBackend(net, x[:1], calibration_data=x.numpy(), dynamic_shapes={"x": {2: None}})
     assert not [each for each in seen if "exported for batches" in str(each.message)]
+
+
+class _Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(self.table(tokens))[0][:, -1])
+
+
+def test_texts_that_must_have_one_length_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    tokens = torch.arange(10).reshape(2, 5) % 9
+    caplog.set_level(logging.INFO, "optuna")
+    caplog.set_level(logging.INFO, "optuna_quant")
+    optuna.logging.enable_propagation()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Nor does PyTorch talk of its LSTM.
+            TorchBackend(_Recurrent(), tokens, approach="dynamic")
+        assert "exported for integers of shape (batch, 5) alone" in caplog.text
+        caplog.clear()
+        TorchBackend(torch_modules.attention(), tokens, approach="dynamic")
+        assert "alone" not in caplog.text
+    finally:
+        optuna.logging.disable_propagation()
 
 
 @pytest.mark.parametrize(

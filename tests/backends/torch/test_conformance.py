@@ -19,9 +19,11 @@ from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
 from optuna_quant.testing import BlocksTestCase
 from optuna_quant.testing import CalibrationTestCase
+from optuna_quant.testing import CompilingTestCase
 from optuna_quant.testing import CostsTestCase
 from optuna_quant.testing import ModelTestCase
 from optuna_quant.testing import SensitivityTestCase
+from optuna_quant.testing import SimulationTestCase
 from optuna_quant.testing import TuningTestCase
 
 
@@ -51,11 +53,22 @@ class _Torch:
         return found
 
 
-class TestTorch(_Torch, BackendTestCase, ModelTestCase, CalibrationTestCase):
-    pass
+class TestTorch(_Torch, BackendTestCase, ModelTestCase, CalibrationTestCase, SimulationTestCase):
+    @pytest.fixture
+    def call_native(self) -> Callable[[Any, Mapping[str, Any]], object]:
+        return lambda module, feed: module(modules.torch.from_numpy(feed["x"]))
 
 
-class TestTorchSumOfAnInput(BackendTestCase, ModelTestCase):
+@pytest.mark.slow
+class TestTorchCompiling(CompilingTestCase):
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        nn, x = modules.nn, modules.samples(20, 8)
+        net = modules.randomized(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)))
+        return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
+
+
+class TestTorchSumOfAnInput(_Torch, ModelTestCase):
     """A Linear layer whose input is added to its output, which a kernel could write into."""
 
     @pytest.fixture

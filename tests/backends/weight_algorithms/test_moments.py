@@ -38,17 +38,6 @@ def test_memory_is_bounded() -> None:
     assert moments.nbytes == before == 12 * 12 * 4 + 12 * 8
 
 
-def test_merged_is_as_one_after_the_other() -> None:
-    whole, first, second = InputMoments(12), InputMoments(12), InputMoments(12)
-    for batch, part in zip(batches(), (first, second, second), strict=True):
-        whole.add(batch)
-        part.add(batch)
-    first.merge(second)
-    assert first.count == whole.count
-    np.testing.assert_allclose(first.gram(), whole.gram(), rtol=1e-5)
-    np.testing.assert_allclose(first.mean_magnitude(), whole.mean_magnitude(), rtol=1e-6)
-
-
 def test_output_errors_are_those_of_the_outputs() -> None:
     moments = InputMoments(12)
     x = batches()[2]
@@ -83,7 +72,5 @@ def test_wrong_sizes_are_refused() -> None:
     moments = InputMoments(3)
     with pytest.raises(ValueError, match=r"has 3 inputs, but a batch of shape \(5, 4\)"):
         moments.add(np.ones((5, 4)))
-    with pytest.raises(ValueError, match="moments of 2 inputs cannot be merged into those of 3"):
-        moments.merge(InputMoments(2))
     with pytest.raises(ValueError, match="inputs must be at least 1, but it is 0"):
         InputMoments(0)

@@ -249,8 +249,8 @@ def test_labels_are_missed_where_they_are_needed(backend: OnnxRuntimeBackend) ->
 # A search.
 
 
-@pytest.mark.parametrize("evidence", ["paired", "off"])
-def test_a_search_without_labels(evidence: str) -> None:
+@pytest.mark.parametrize("stopping", ["paired", "off"])
+def test_a_search_without_labels(stopping: str) -> None:
     model = onnx_models.convnet()
     holdout = onnx_models.samples(120, 2, 8, 8, seed=9)
     result = tune(
@@ -258,7 +258,7 @@ def test_a_search_without_labels(evidence: str) -> None:
         calibration_data=X[:40],
         data={"x": X},
         metric="agreement",
-        early_stopping=evidence,
+        early_stopping=stopping,
         holdout={"x": holdout},
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.1),
         tuning_criterion=TuningCriterion(objective="ops"),

@@ -23,7 +23,8 @@ from optuna_quant.backends.onnxruntime.calibration.statistics_keys import statis
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.content import external_tensors
-from optuna_quant.backends.onnxruntime.model.content import tapped_session
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.tapped_session import tapped_session
 from optuna_quant.backends.ranges.extremes import SampleExtremes
 from optuna_quant.backends.ranges.extremes import extremes_of
 from optuna_quant.backends.ranges.histogram import StreamingHistogram
@@ -35,14 +36,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     import onnx
-    import onnxruntime
 
     from optuna_quant.backends.calibration.channel_means import Place
     from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.calibration.pieces import Piece
-    from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
-
-    Providers = Sequence[str | tuple[str, dict[str, Any]]]
 
 
 _logger = get_logger(__name__)
@@ -61,11 +58,9 @@ def collect_statistics(
     *,
     means: Collection[Place] = (),
     base_dir: str | os.PathLike[str] | None = None,
-    providers: Providers = DEFAULT_PROVIDERS,
-    session_options: onnxruntime.SessionOptions | None = None,
+    sessions: SessionMaker | None = None,
     cache: CalibrationCache | None = None,
     keys: Mapping[int, str] | None = None,
-    arrays: SharedArrays | None = None,
 ) -> dict[int, CalibrationStatistics]:
     """Collect the statistics of a model's tensors, in one pass whatever the number of sizes.
 
@@ -95,17 +90,14 @@ def collect_statistics(
             Unlike all else the last bits of a mean depend on the order of the samples.
         base_dir:
             The directory that the model's external data are relative to.
-        providers:
-            Execution providers of the session.
-        session_options:
-            Options of the session. The optimization level and the folder of external data are set
-            while the session is made, and then put back.
+        sessions:
+            Says with which providers and options the model runs; None for the CPU and the
+            defaults. The optimization level and the folder of external data are set while the
+            session is made, and then put back. Its lock must be held.
         cache:
             Where to look for the statistics first, and to keep them.
         keys:
             What :func:`statistics_keys` gives for these arguments, if it is known.
-        arrays:
-            Gives the session the large initializers of a compact model.
 
     Returns:
         The statistics for each size.
@@ -127,18 +119,25 @@ def collect_statistics(
     if base_dir is None and any(external_tensors(proto)):
         raise ValueError("The model has external data; pass base_dir, the directory they are in.")
     found: dict[int, CalibrationStatistics] = {}
+    sessions = sessions or SessionMaker(DEFAULT_PROVIDERS, None)
     keys = keys or {}
     if cache is not None:
         if not keys:
             whole = model.whole() if isinstance(model, CompactModel) else model
             keys = statistics_keys(
-                whole, wanted, data, pending, means=means, base_dir=base_dir, providers=providers
+                whole,
+                wanted,
+                data,
+                pending,
+                means=means,
+                base_dir=base_dir,
+                providers=sessions.providers,
             )
         cached = {size: cache.load(keys[size]) for size in pending}
         found = {size: entry for size, entry in cached.items() if entry is not None}
     pending = [size for size in pending if size not in found]
     if pending:
-        collector = _Collector(model, wanted, means, base_dir, providers, session_options, arrays)
+        collector = _Collector(model, wanted, means, base_dir, sessions)
         for size, statistics in collector.collect(data, pending).items():
             found[size] = statistics
             if cache is not None:
@@ -176,9 +175,7 @@ class _Collector:
         wanted: Sequence[str],
         means: Collection[Place],
         base_dir: str | os.PathLike[str] | None,
-        providers: Providers,
-        session_options: onnxruntime.SessionOptions | None,
-        arrays: SharedArrays | None,
+        sessions: SessionMaker,
     ) -> None:
         proto = model.proto if isinstance(model, CompactModel) else model
         outside = model.outside if isinstance(model, CompactModel) else {}
@@ -199,14 +196,7 @@ class _Collector:
         self._outputs: list[str] = []
         computed = [name for name in wanted if name not in inputs | initializers.keys()]
         if computed:
-            self._session = tapped_session(
-                model,
-                computed,
-                base_dir,
-                providers=providers,
-                session_options=session_options,
-                arrays=arrays,
-            )
+            self._session = tapped_session(model, computed, base_dir, sessions=sessions)
             types = {output.name: output.type for output in self._session.get_outputs()}
             self._outputs = [name for name in computed if types[name] in _FLOAT_TYPES]
         self._inputs = [name for name in wanted if name in inputs]

@@ -107,11 +107,9 @@ class StatisticsSource:
                 numbers,
                 means=self._means_of(missing),
                 base_dir=self._graph.base_dir,
-                providers=self._sessions.providers,
-                session_options=self._sessions.options,
+                sessions=self._sessions,
                 cache=self._cache,
                 keys=self._keys.get((tuple(missing), tuple(numbers))),
-                arrays=self._sessions.arrays,
             )
         self._add(missing, statistics)
 

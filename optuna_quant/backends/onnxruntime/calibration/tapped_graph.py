@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.onnxruntime.model.tapped_session import tapped_session
 
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ class TappedGraph:
                 CompactModel(proto, outside),
                 self._computed,
                 graph.base_dir,
-                providers=sessions.providers,
-                session_options=sessions.options,
-                arrays=sessions.arrays,
+                sessions=sessions,
             )
 
     def values(self, feed: Feed) -> Iterator[tuple[str, NDArray[np.float32]]]:

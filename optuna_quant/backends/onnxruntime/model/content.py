@@ -1,9 +1,8 @@
-"""A model's content, with external data by reference: its hash, and a session on its tensors."""
+"""A model's content, with external data by reference, and its hash."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from collections.abc import Sequence
 import hashlib
 import os
 from pathlib import Path
@@ -11,18 +10,10 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from typing import Any
-
     import onnx
     import onnxruntime
 
-    from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-    from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
 
-    Providers = Sequence[str | tuple[str, dict[str, Any]]]
-
-
-_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 # How much of an external tensor is hashed: all of it up to this, else this much in blocks.
 _SAMPLED_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 12
@@ -88,67 +79,6 @@ def serialized(model: onnx.ModelProto) -> bytes:
             "The model cannot be serialized; over 2 GB its weights must be in external data and "
             "stay there: onnx.load(path, load_external_data=False), and pass base_dir."
         ) from error
-
-
-def tapped_session(
-    model: onnx.ModelProto | CompactModel,
-    tensors: Sequence[str],
-    base_dir: str | os.PathLike[str] | None,
-    *,
-    providers: Providers,
-    session_options: onnxruntime.SessionOptions | None,
-    arrays: SharedArrays | None = None,
-) -> onnxruntime.InferenceSession:
-    """Return a session whose outputs are the given tensors of the model's main graph.
-
-    Graph optimizations are off, so that every tensor exists. The model is not changed, and
-    ``session_options`` are as before when this returns. The large initializers of a compact model
-    are not copied, where that is possible and ``arrays`` gives them.
-    """
-    import onnx
-    import onnxruntime
-
-    from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-    from optuna_quant.backends.onnxruntime.model.compact import can_share
-
-    values: dict[str, onnxruntime.OrtValue] = {}
-    if isinstance(model, CompactModel):
-        if arrays is not None and can_share(providers, session_options):
-            values = {name: arrays.value(source) for name, source in model.outside.items()}
-            model = model.proto
-        else:
-            model = model.whole()
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    del tapped.graph.output[:]
-    # Without types: the runtime infers them.
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    content = serialized(tapped)
-    del tapped
-
-    options = session_options
-    if options is None:
-        options = onnxruntime.SessionOptions()
-        # Threads that spin between runs would take the processor from the counting.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    level, written = options.graph_optimization_level, options.optimized_model_filepath
-    previous = folder = config_entry(options, _EXTERNAL_FOLDER)
-    if any(external_tensors(model)):
-        folder = str(Path(base_dir or ".").resolve())
-    try:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.optimized_model_filepath = ""
-        if folder != previous:
-            options.add_session_config_entry(_EXTERNAL_FOLDER, folder)
-        if values:
-            options.add_external_initializers(list(values), list(values.values()))
-        session = onnxruntime.InferenceSession(content, options, providers=list(providers))
-        session._optuna_quant_initializers = values  # It reads their memory.
-        return session
-    finally:
-        options.graph_optimization_level, options.optimized_model_filepath = level, written
-        if folder != previous and session_options is not None:
-            options.add_session_config_entry(_EXTERNAL_FOLDER, previous)
 
 
 def config_entry(options: onnxruntime.SessionOptions, key: str) -> str:

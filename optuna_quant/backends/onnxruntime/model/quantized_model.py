@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
+from functools import wraps
 import os
 from pathlib import Path
 from threading import RLock
@@ -28,6 +29,7 @@ from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
 from optuna_quant.backends.onnxruntime.model.compact import can_share
 from optuna_quant.backends.onnxruntime.model.compact import compacted
+from optuna_quant.backends.onnxruntime.model.content import config_entry
 from optuna_quant.backends.onnxruntime.model.external_data import external_bytes
 from optuna_quant.backends.onnxruntime.model.external_data import is_too_large
 from optuna_quant.backends.onnxruntime.model.external_data import save_model
@@ -56,7 +58,8 @@ class SessionMaker:
         options:
             The session options; None for the defaults.
         entries:
-            Configuration entries of all sessions, added to the options.
+            Configuration entries of all sessions of the model and its candidates, added to the
+            options wherever these are used.
         as_run:
             Gives the model that runs in the place of another one; None if that runs itself.
         present:
@@ -105,6 +108,15 @@ class SessionMaker:
         options = onnxruntime.SessionOptions() if self.options is None else self.options
         return options.graph_optimization_level
 
+    def options_with_entries(self) -> onnxruntime.SessionOptions:
+        """The user's options, or new ones, with the entries: what every session is made with.
+
+        :attr:`lock` must be held while they are in use.
+        """
+        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        _add_entries(options, self.entries)
+        return options
+
     @contextmanager
     def options_at_level(self) -> Iterator[onnxruntime.SessionOptions | None]:
         """The options for a session that somebody else makes meanwhile; None for the defaults.
@@ -112,9 +124,10 @@ class SessionMaker:
         :attr:`lock` must be held.
         """
         if self.level is None:
-            yield self.options
+            is_default = self.options is None and not self.entries
+            yield None if is_default else self.options_with_entries()
             return
-        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        options = self.options_with_entries()
         usual = options.graph_optimization_level
         try:
             options.graph_optimization_level = self.level
@@ -202,23 +215,22 @@ class SessionMaker:
             concurrent_runs:
                 How many runs are made at the same time.
         """
-        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        options = self.options_with_entries()
         if self.options is None and self.level is not None:
             options.graph_optimization_level = self.level
         if self.options is None and concurrent_runs > 1:
             # A session's own threads are one fewer, and help every run beside its caller.
             options.intra_op_num_threads = max(1, self._cores - concurrent_runs + 1)
-        entries = dict(self.entries)
         if base_dir is not None:
-            entries[_EXTERNAL_FOLDER] = str(base_dir)
-        for name, value in entries.items():
-            try:
-                known = options.get_session_config_entry(name)
-            except RuntimeError:  # there is no such entry
-                known = None
-            if known != value:
-                options.add_session_config_entry(name, value)
+            _add_entries(options, {_EXTERNAL_FOLDER: str(base_dir)})
         return options
+
+
+def _add_entries(options: onnxruntime.SessionOptions, entries: Mapping[str, str]) -> None:
+    for name, value in entries.items():
+        # The runtime warns when an entry is overwritten, even with the same value.
+        if config_entry(options, name) != value:
+            options.add_session_config_entry(name, value)
 
 
 @contextmanager
@@ -337,9 +349,12 @@ class QuantizedModel:
         session: Any = self.session
         run = session.run
 
-        def shown(outputs: Any, feed: Any, *args: Any, **kwargs: Any) -> Any:
-            watch(feed)
-            return run(outputs, feed, *args, **kwargs)
+        @wraps(run)
+        def shown(*args: Any, **kwargs: Any) -> Any:
+            feed = args[1] if len(args) > 1 else kwargs.get("input_feed")
+            if isinstance(feed, Mapping):  # Otherwise ONNX Runtime says what is wrong.
+                watch(feed)
+            return run(*args, **kwargs)
 
         session.run = shown
         try:

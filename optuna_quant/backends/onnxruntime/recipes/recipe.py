@@ -197,7 +197,7 @@ class Recipe(abc.ABC):
                 What is known of the model. The recipe may change something in it.
 
         Returns:
-            The values; empty if nothing in the model's structure speaks for the recipe.
+            The values; empty if nothing in the model's structure suggests the recipe.
         """
         return ()
 

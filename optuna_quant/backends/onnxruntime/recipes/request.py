@@ -23,7 +23,7 @@ RecipesLike: TypeAlias = "str | Sequence[str] | Mapping[str, object]"
 """Which recipes a user asks for: ``"auto"``, ``"all"``, names, or values for each name."""
 
 AUTO = "auto"
-"""Asks for the recipes that the model's structure speaks for."""
+"""Asks for the recipes that the model's structure suggests."""
 NONE = "none"
 """Asks for no recipe."""
 
@@ -44,7 +44,7 @@ class RequestedRecipes:
             The recipes that the user has named, and not only asked for all.
         is_auto:
             Whether those are offered as well, of which there is nothing in ``values``, that the
-            model's structure speaks for.
+            model's structure suggests.
     """
 
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def requested_recipes(recipes: object) -> RequestedRecipes:
     Args:
         recipes:
             None or ``"none"`` for no recipes; ``"auto"`` for those that the model's structure
-            speaks for; ``"all"`` for all that serve the accuracy, each with the values that it
+            suggests; ``"all"`` for all that serve the accuracy, each with the values that it
             offers; a name or a list of names for those, ``"auto"`` or ``"all"`` among them or
             not; or a mapping of names to what each may be: True or False (on or off), a value as
             a label, or a list of these, of which one is chosen in each trial. Beside a name,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.onnxruntime.model.tapped_session import tapped_session
 from optuna_quant.backends.sensitivity.pieces import pieces_within
 
 
@@ -106,14 +106,7 @@ class SideBySide:
 
     def _tapped(self, model: CompactModel, tensors: list[str]) -> onnxruntime.InferenceSession:
         with self._sessions.lock:
-            return tapped_session(
-                model,
-                tensors,
-                self._graph.base_dir,
-                providers=self._sessions.providers,
-                session_options=self._sessions.options,
-                arrays=self._sessions.arrays,
-            )
+            return tapped_session(model, tensors, self._graph.base_dir, sessions=self._sessions)
 
 
 def _dtype(name: str) -> int:

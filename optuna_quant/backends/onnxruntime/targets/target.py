@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import fields
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 import onnxruntime
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
+    from optuna_quant.backends.onnxruntime.targets.profile import IntegerForm
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
 
 
@@ -56,7 +58,11 @@ class Target:
 
     @property
     def session_entries(self) -> Mapping[str, str]:
-        """Configuration entries of all sessions."""
+        """Configuration entries of all sessions of the model and its candidates.
+
+        Those of calibration, of sensitivities, and of what is read from the optimized graph
+        included; not those of helpers that compute a constant or a product by themselves.
+        """
         return IN_FLOATS if self.is_simulated else {}
 
     def fallbacks(self, op_type: str, node: onnx.NodeProto, graph: Graph) -> tuple[OpConfig, ...]:
@@ -88,7 +94,8 @@ class Target:
         """What models depend on, as a short string; empty if it is the usual one."""
         if self.is_usual:
             return ""
-        digest = hashlib.sha256(repr(replace(self.profile, note="")).encode()).hexdigest()[:12]
+        text = json.dumps(_given(self.profile), sort_keys=True, default=_given)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         how = "simulated" if self.is_simulated else "measured"
         return f"{self.profile.name} {digest} {how}"
 
@@ -105,6 +112,18 @@ class Target:
             )
         if profile.note:
             _logger.info(f"Target {profile.name!r}: {profile.note}")
+
+
+def _given(value: TargetProfile | IntegerForm) -> dict[str, object]:
+    """The fields of a profile or a form that models depend on and that are not at their defaults.
+
+    So a field that is new does not change what is said of profiles that leave it alone.
+    """
+    return {
+        each.name: getattr(value, each.name)
+        for each in fields(value)
+        if each.name != "note" and getattr(value, each.name) != each.default
+    }
 
 
 USUAL_TARGET = Target()

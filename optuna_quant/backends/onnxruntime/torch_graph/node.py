@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import AttributeValue
 
 
-Result: TypeAlias = torch.Tensor | Sequence[torch.Tensor | None]
+Result: TypeAlias = "torch.Tensor | Sequence[torch.Tensor | None]"
 """One output, or all of them; None for an output without a reader."""
 
 Handler: TypeAlias = Callable[..., Result]

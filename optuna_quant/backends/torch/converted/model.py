@@ -115,7 +115,8 @@ class TorchModel:
                     return converted.loaded(lower=self._lower)
             except Exception as error:
                 raise ModelLoadError(
-                    f"PyTorch does not take the quantized program: {error}"
+                    "PyTorch does not take the quantized program: "
+                    f"{str(error) or type(error).__name__}"
                 ) from error
 
     @cached_property

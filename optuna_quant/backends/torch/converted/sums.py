@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 _DIFFERENCES = {ATEN.add.Tensor: ATEN.sub.Tensor, ATEN.add_.Tensor: ATEN.sub_.Tensor}
+# What torchao takes into the kernel of a Linear layer, but fails on if a sum follows.
+_FUSED = (ATEN.relu.default, ATEN.relu_.default, ATEN.gelu.default)
 _PRODUCTS = (ATEN.linear.default, ATEN.matmul.default, ATEN.mm.default, ATEN.addmm.default)
 # Not views by their schema, but they may become the tensor itself.
 _COPIES = (
@@ -40,8 +42,9 @@ def keep_addends(graph: GraphModule) -> None:
 
     The integer kernel of a Linear layer that also adds gives its sum in the memory of what it
     adds, which may be an input, a parameter or a view of a tensor that is read later; and it
-    adds without a factor. Such a sum becomes a difference, ``a - (-b)``, which is the same number
-    for number and which no kernel takes. Other sums stay.
+    adds without a factor. Where an activation lies between the layer and the sum, torchao's
+    passes fail. Such a sum becomes a difference, ``a - (-b)``, which is the same number for
+    number and which no kernel takes. Other sums stay.
 
     Args:
         graph:
@@ -50,7 +53,7 @@ def keep_addends(graph: GraphModule) -> None:
     new: set[Node] = set()
     for node in list(graph.graph.nodes):
         if node.target in _DIFFERENCES:
-            if _is_of_product(node) and not _is_harmless(node, new):
+            if _is_of_product(node) and (_is_of_fused(node) or not _is_harmless(node, new)):
                 _subtract(graph, node)
                 new.add(node)
             elif node.target is ATEN.add.Tensor and all(_is_new(each, new) for each in node.args):
@@ -64,10 +67,22 @@ def _is_of_product(node: Node) -> bool:
     return len(nodes) == len(node.args) and any(_is_product(each) for each in nodes)
 
 
-def _is_product(node: Any) -> bool:
-    while node.op == "call_function" and _may_be_its_input(node):
-        node = node.args[0]
+def _is_of_fused(node: Node) -> bool:
+    """Whether an addend of it is an activation that its layer's kernel computes."""
+    return any(_behind_views(each).target in _FUSED for each in node.all_input_nodes)
+
+
+def _is_product(node: Node) -> bool:
+    node = _behind_views(node)
+    if node.target in _FUSED:
+        node = _behind_views(node.all_input_nodes[0])
     return node.target in _PRODUCTS
+
+
+def _behind_views(node: Node) -> Node:
+    while node.op == "call_function" and node.target not in _FUSED and _may_be_its_input(node):
+        (node, *_) = node.all_input_nodes
+    return node
 
 
 def _may_be_its_input(node: Node) -> bool:

@@ -47,6 +47,10 @@ class CalledProgram(CalledModule):
         self._compute = compute
         self._form = form
         self._specs = tuple(inputs)
+        # Where a user compiles it, or a module that has it, it runs as it is: compiled with other
+        # settings than those of the backend, the kernels' packed weights are an error.
+        outside_of_compilers: Any = torch.compiler.disable
+        self._run_as_it_is: Callable[..., Structure] = outside_of_compilers(self._run)
         self.eval()
 
     def __deepcopy__(self, memo: dict[int, object]) -> CalledProgram:
@@ -85,6 +89,9 @@ class CalledProgram(CalledModule):
             ValueError:
                 If an input has another shape.
         """
+        return self._run_as_it_is(args, kwargs)
+
+    def _run(self, args: tuple[Structure, ...], kwargs: Mapping[str, Structure]) -> Structure:
         tensors = checked_inputs(self._form.tensors(args, kwargs), self._specs)
         leaves = (each for each in tensors.values() if isinstance(each, torch.Tensor))
         device = next((each.device for each in leaves), torch.device("cpu"))

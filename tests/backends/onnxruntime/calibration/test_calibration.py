@@ -30,6 +30,7 @@ from optuna_quant.backends.onnxruntime.calibration.calibration import collect_st
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import serialized
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.ranges.histogram import Histogram
 from optuna_quant.backends.ranges.histogram import StreamingHistogram
 from optuna_quant.backends.ranges.ranges import compute_range
@@ -37,6 +38,7 @@ from optuna_quant.backends.ranges.tensor_range import NoRangeError
 
 
 Array = NDArray[Any]
+CPU = ["CPUExecutionProvider"]
 WEIGHT = np.random.default_rng(1).standard_normal((3, 5)).astype(np.float32)
 
 
@@ -341,7 +343,7 @@ def test_session_options_are_used_and_put_back(tmp_path: Path) -> None:
     options.optimized_model_filepath = written
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     data = data_for(model, rows(3))
-    collect_statistics(model, ["product"], data, [3], session_options=options)
+    collect_statistics(model, ["product"], data, [3], sessions=SessionMaker(CPU, options))
     assert options.optimized_model_filepath == written
     assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     assert not os.path.exists(written)
@@ -372,7 +374,12 @@ def test_external_data_stay_where_they_are(
     tensors, x = ["w", "product"], rows(6)
     options = onnxruntime.SessionOptions() if own_options else None
     found = collect_statistics(
-        model, tensors, data_for(model, x), [6], base_dir=folder, session_options=options
+        model,
+        tensors,
+        data_for(model, x),
+        [6],
+        base_dir=folder,
+        sessions=SessionMaker(CPU, options),
     )
     expected = collect_statistics(loaded, tensors, data_for(loaded, x), [6])
     assert found[6].histograms == expected[6].histograms

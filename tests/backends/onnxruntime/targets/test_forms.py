@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 import random
 
@@ -17,7 +18,9 @@ from onnx_models import samples
 import pytest
 
 from optuna_quant.backends.onnxruntime import TARGETS
+from optuna_quant.backends.onnxruntime import IntegerForm
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
@@ -45,13 +48,32 @@ MODELS = {
     "mixed": (mixed(17), (20, 4, 8)),
     "mixed 21": (mixed(21), (20, 4, 8)),
 }
-ELSEWHERE = [name for name, profile in TARGETS.items() if not profile.is_cpu]
+# One of the CPU provider's whose forms are not the usual ones.
+SIGNED = replace(
+    TARGETS["cpu"],
+    name="signed",
+    forms=(
+        IntegerForm(
+            op_types=tuple(STATIC_RULES),
+            activation="int8/sym",
+            weights=("int8/sym/per_channel", "int8/sym/per_tensor"),
+        ),
+    ),
+    dynamic=False,
+    weight_only_bits=(),
+)
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+PROFILES = {**TARGETS, "signed": SIGNED}
+# What is written for the CPU by default has tests of its own, and more forms than its profile.
+WALKED = [name for name in PROFILES if name != "cpu"]
 
 
 @cache
 def backend_of(model: str, target: str) -> OnnxRuntimeBackend:
     proto, shape = MODELS[model]
-    return OnnxRuntimeBackend(proto, calibration_data={"x": samples(*shape)}, target=target)
+    return OnnxRuntimeBackend(
+        proto, calibration_data={"x": samples(*shape)}, target=PROFILES[target]
+    )
 
 
 def random_config(backend: OnnxRuntimeBackend, seed: int) -> QuantConfig:
@@ -104,9 +126,9 @@ def is_in_pair(walk: Walk, tensor: str) -> bool:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("target", ELSEWHERE)
+@pytest.mark.parametrize("target", WALKED)
 def test_every_candidate_has_only_forms_of_the_profile(model: str, target: str) -> None:
-    backend, profile = backend_of(model, target), TARGETS[target]
+    backend, profile = backend_of(model, target), PROFILES[target]
     types = {node.op_type for node in MODELS[model][0].graph.node}
     op_types = {op.name: op.op_type for op in backend.capability().ops}
     for seed in range(6):
@@ -116,7 +138,8 @@ def test_every_candidate_has_only_forms_of_the_profile(model: str, target: str) 
         candidate = built.proto
         walk = Walk(candidate)
         new = {node.op_type for node in candidate.graph.node} - types
-        assert new <= {"QuantizeLinear", "DequantizeLinear", "Cast"}
+        # The CPU provider must not move a Relu's work into the kernel before it.
+        assert new <= {*PAIR, "Cast", *(["Max"] if profile.is_cpu else [])}
         for op, option in config.ops.items():
             node = walk.nodes[op]
             assert profile.allows(op_types[op], option)
@@ -128,7 +151,7 @@ def test_every_candidate_has_only_forms_of_the_profile(model: str, target: str) 
 
 
 def check_op(walk: Walk, node: onnx.NodeProto, option: OpConfig, target: str) -> None:
-    profile = TARGETS[target]
+    profile = PROFILES[target]
     activation, weight = option.activation, option.weight
     assert activation is not None
     products = {"Conv", "Gemm", "MatMul"}
@@ -163,7 +186,7 @@ def check_weight(walk: Walk, name: str, option: OpConfig, target: str) -> None:
     if option.weight.scheme == "sym":
         assert not zero_point.any()
     stored = walk.maker[name].input[0] in walk.constants
-    assert stored != TARGETS[target].weight_pairs
+    assert stored != PROFILES[target].weight_pairs
 
 
 @pytest.mark.parametrize("recipe", ["equalization", "fast_bias_correction", "smooth_quant"])
@@ -277,15 +300,42 @@ def test_what_the_target_does_not_run_is_refused() -> None:
             backend.quantize(config)
 
 
+def test_forms_hold_on_the_cpu_as_well() -> None:
+    backend = backend_of("convnet", "signed")
+    space = backend.tuning_space()
+    for label, message in [
+        ("static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax", "not run it so"),
+        ("dynamic w=int8/sym/per_tensor/minmax", "not run it so"),
+        ("weight_only w=int4/asym/per_group=16/rtn level=4", "mode on the target 'signed'"),
+    ]:
+        config = space.fp32().with_ops({"Gemm0": OpConfig.from_label(label)})
+        with pytest.raises(ValueError, match=rf"Op 'Gemm0' cannot run .*{message}"):
+            backend.quantize(config)
+        backend_of("convnet", "cpu").quantize(config)
+
+
+@pytest.mark.parametrize("target", [name for name, each in TARGETS.items() if each.is_cpu])
+def test_targets_of_the_cpu_provider_run_in_its_integer_kernels(target: str) -> None:
+    """They are run and measured here: pairs that it computes in floats save nothing."""
+    backend = backend_of("convnet", target)
+    space = backend.tuning_space()
+    first = {op: options[0] for op, options in options_of(space).items()}
+    executed = backend.executed(space.fp32().with_ops(first))
+    assert first
+    assert all(executed[op].integer for op in first), executed
+
+
 @pytest.mark.parametrize(
-    ("target", "approach", "has", "others"),
+    ("target", "approach", "has"),
     [
-        ("tensorrt", "dynamic", "static, auto", "cpu, cpu-avx2"),
-        ("qnn", "weight_only", "static, auto", "cpu, cpu-avx2, cuda"),
-        ("cuda", "dynamic", "static, weight_only, auto", "cpu, cpu-avx2"),
+        ("tensorrt", "dynamic", "static, auto"),
+        ("qnn", "weight_only", "static, auto"),
+        ("cuda", "dynamic", "static, weight_only, auto"),
     ],
 )
-def test_approach_that_the_target_lacks(target: str, approach: str, has: str, others: str) -> None:
+def test_approach_that_the_target_lacks(target: str, approach: str, has: str) -> None:
+    runs = {"dynamic": lambda p: p.dynamic, "weight_only": lambda p: p.weight_only_bits}
+    others = ", ".join(name for name, profile in TARGETS.items() if runs[approach](profile))
     words = rf"'{target}' .*it has {has}\. Targets with '{approach}': {others}\."
     with pytest.raises(ValueError, match=words):
         OnnxRuntimeBackend(convnet(), approach=approach, target=target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from dataclasses import fields
 from dataclasses import replace
 import json
 from pathlib import Path
@@ -16,6 +18,7 @@ from optuna_quant.backends.onnxruntime import IntegerForm
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime import TargetProfile
 from optuna_quant.backends.onnxruntime.targets.given import as_target
+from optuna_quant.backends.onnxruntime.targets.target import Target
 from optuna_quant.backends.onnxruntime.targets.target import checked_reduce_range
 from optuna_quant.backends.onnxruntime.targets.target import find_target
 from optuna_quant.space.config import OpConfig
@@ -131,6 +134,30 @@ def test_what_a_profile_allows() -> None:
     assert TARGETS["tensorrt"].allows("ConvTranspose", OpConfig("bf16"))
 
 
+def test_description_is_of_the_fields_that_differ_from_their_defaults() -> None:
+    profile = TargetProfile(
+        name="npu",
+        provider="SomeProvider",
+        forms=(IntegerForm(op_types=("Conv",), activation="int8/sym", weights=()),),
+        fallbacks=("fp16", "fp32"),
+        note="Old.",
+    )
+    # A study is continued with the same digest only: this one changes with no new field.
+    described = Target(profile).description
+    assert described == "npu c0c366f49a41 measured"
+    assert Target(replace(profile, note="New.")).description == described
+    assert Target(replace(profile, dynamic=False)).description == described
+    assert Target(replace(profile, dynamic=True)).description != described
+
+    @dataclass(frozen=True, kw_only=True)
+    class Wider(TargetProfile):
+        entries: tuple[str, ...] = ()
+
+    given = {each.name: getattr(profile, each.name) for each in fields(profile)}
+    assert Target(Wider(**given)).description == described
+    assert Target(Wider(**given, entries=("a",))).description != described
+
+
 def test_provider_that_is_installed_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     profile = TARGETS["openvino"]
     target, providers = find_target(profile, None)
@@ -150,7 +177,7 @@ def test_provider_that_is_installed_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         find_target(profile, ["Other"])
 
 
-@pytest.mark.parametrize("name", ["cpu", "cpu-avx2"])
+@pytest.mark.parametrize("name", [name for name, each in TARGETS.items() if each.is_cpu])
 def test_cpu_is_never_simulated(name: str) -> None:
     target, providers = find_target(TARGETS[name], None)
     assert not target.is_simulated

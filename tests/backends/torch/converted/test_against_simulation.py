@@ -79,7 +79,14 @@ def test_programs_with_weights_of_few_bits(name: str) -> None:
         assert found.relative < _SINGLE, label
 
 
-@pytest.mark.parametrize("label", [_FEW_BITS[0], _FEW_BITS[1], _FEW_BITS[3], _FEW_BITS[5]])
+@pytest.mark.parametrize(
+    "label",
+    [
+        _FEW_BITS[0],
+        *(pytest.param(_FEW_BITS[i], marks=pytest.mark.slow) for i in (1, 3)),
+        _FEW_BITS[5],
+    ],
+)
 def test_kernels_for_weights_of_few_bits(label: str) -> None:
     it = ready("block", "weight_only")
     config = it.config(label)

@@ -137,3 +137,23 @@ def test_what_is_no_program_is_named(
     text = str(error.value)
     assert str(path) in text
     assert text.endswith(".") and not text.endswith("..") and " ." not in text
+
+
+def test_a_program_within_a_module_that_is_compiled_runs_as_it_is(
+    forms: dict[str, Callable[..., object]],
+) -> None:
+    pytest.importorskip("torchao")
+    program = forms["loaded"]
+    assert isinstance(program, nn.Module)
+    last = nn.Linear(program(X).shape[-1], 3)
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> object:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    with torch.no_grad():
+        found = torch.compile(lambda x: last(program(x)), backend=backend)(X)
+        torch.testing.assert_close(found, last(program(X)))
+    assert seen
+    assert not [target for target in seen if "onednn" in target]

@@ -15,6 +15,7 @@ from optuna_quant.backends.torch.converted.compiling import has_compiler  # noqa
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
 
 
+@pytest.mark.slow  # Compiles.
 def test_any_batch_gives_what_the_program_gives() -> None:
     from torch._inductor import config
 

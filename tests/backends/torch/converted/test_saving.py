@@ -29,7 +29,7 @@ from optuna_quant.space.config import QuantConfig  # noqa: E402
     [
         ("convolutions", "static", "static"),
         ("tied", "dynamic", "dynamic"),
-        ("block", "weight_only", "weight_only w=int4"),
+        pytest.param("block", "weight_only", "weight_only w=int4", marks=pytest.mark.slow),
         ("chain", "static", "bf16"),
     ],
 )

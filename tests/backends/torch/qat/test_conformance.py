@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from optuna_quant.backends.base import Backend
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.testing import BackendTestCase
 from optuna_quant.testing import PartsTestCase
+from optuna_quant.testing import TrainingTestCase
 
 
 def train(model: nn.Module) -> None:
@@ -22,9 +25,31 @@ def train(model: nn.Module) -> None:
     optimizer.step()
 
 
-class TestTraining(BackendTestCase, PartsTestCase):
+class TestTraining(BackendTestCase, PartsTestCase, TrainingTestCase):
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
         net, x = torch_modules.convnet(), torch_modules.samples(40, 2, 8, 8)
         data = {"x": x.numpy()}
         return lambda: TorchBackend(net, x[:2], calibration_data=data, approach="qat", train=train)
+
+
+def train_at_a_rate(model: nn.Module, run: Any) -> None:
+    x = torch_modules.samples(8, 2, 8, 8)
+    optimizer = torch.optim.SGD(model.parameters(), run.trial.suggest_float("lr", 0.0, 0.1))
+    model(x).square().mean().backward()
+    optimizer.step()
+    run.report(float(model(x).detach().mean()), 0)
+
+
+class TestHyperparameters(TrainingTestCase):
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        net, x = torch_modules.convnet(), torch_modules.samples(40, 2, 8, 8)
+        data = {"x": x.numpy()}
+        return lambda: TorchBackend(
+            net, x[:2], calibration_data=data, approach="qat", train=train_at_a_rate
+        )
+
+    @pytest.fixture
+    def hyperparameters(self) -> Mapping[str, float]:
+        return {"lr": 0.01}

@@ -1,4 +1,4 @@
-"""What deciding on evidence saves: full-evaluation equivalents until the criterion is met.
+"""What early stopping saves: full-evaluation equivalents until the criterion is met.
 
 Each strategy runs twice on each case: every model on all samples, and on no more than it takes.
 A case whose first configuration is good enough takes two evaluations either way, the baseline's

@@ -81,8 +81,8 @@ def test_signature_stays_short() -> None:
     assert set(shown) - {"options"} <= set(options_of(TuneOptions))
 
 
-def test_types_and_page_are_up_to_date() -> None:
-    """Of what is written from the definition."""
+def test_types_and_pages_are_up_to_date() -> None:
+    """Of what is written from the definition: also the help of tune on the command's page."""
     script = REPOSITORY / "docs" / "write_options.py"
     found = subprocess.run(
         [sys.executable, script, "--check"], capture_output=True, text=True, cwd=REPOSITORY
@@ -174,6 +174,8 @@ def test_unknown_option_is_one_error_that_helps(name: str, message: str) -> None
         ({"batch_size": 2.5}, "batch_size must be an integer, but got 2.5"),
         ({"verify": "no"}, "verify must be True or False, but got 'no'"),
         ({"error_probability": 1.0}, "error_probability must be above 0 and below 1"),
+        ({"evaluation_timeout": 0}, "evaluation_timeout must be a number of seconds above 0"),
+        ({"evaluation_timeout": "0s"}, "evaluation_timeout must be a number of seconds above 0"),
         ({"threads": 0}, "threads must be at least 1, but got 0"),
         ({"threads": 2, "session_options": object()}, "Either threads .* or session_options"),
         ({"show_progress": 1}, "show_progress must be True or False, but got 1"),

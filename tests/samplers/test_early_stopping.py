@@ -1,10 +1,11 @@
-"""Strategies that search with evidence: what they promise, whatever the samples say."""
+"""Strategies that search with early stopping: what they promise, whatever the samples say."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from samplers.parallel_worker import ENUMERATING
 from samplers.parallel_worker import LEARNING
 from samplers.parallel_worker import NAMES
 from samplers.parallel_worker import OTHERS
+from samplers.parallel_worker import WITH_BLOCKS
 from samplers.parallel_worker import Log
 import services
 from zygote import Zygote
@@ -112,7 +114,7 @@ def asked(study: optuna.Study) -> list[tuple[str, str, int | str]]:
 
 
 def check(study: optuna.Study, evaluation: SampleScores, backend: FakeBackend) -> None:
-    """What holds for every search with evidence."""
+    """What holds for every search with early stopping."""
     space = backend.tuning_space()
     assert evaluation.most_repeats == 1
     assert not evaluation.calls
@@ -134,7 +136,14 @@ def check(study: optuna.Study, evaluation: SampleScores, backend: FakeBackend) -
 
 def test_every_strategy_is_tested() -> None:
     ours = {n for n, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
-    assert {*NAMES, *OTHERS} == ours
+    assert {name.removesuffix(WITH_BLOCKS) for name in (*NAMES, *OTHERS)} == ours
+
+
+def test_every_strategy_that_uses_blocks_is_tested_with_blocks() -> None:
+    """Those that have them from another, as auto and pareto from surrogate, do the same."""
+    using = {n for n, c in strategies().items() if "blocks" in signature(c.__init__).parameters}
+    using = {n for n in using if strategies()[n].__module__.startswith("optuna_quant.")}
+    assert {f"{name}{WITH_BLOCKS}" for name in using} == {n for n in NAMES if WITH_BLOCKS in n}
 
 
 # Every strategy, to its end.
@@ -491,7 +500,7 @@ def test_without_samples_all_is_as_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERING)
-def test_evidence_is_no_reason_for_a_worse_answer(name: str) -> None:
+def test_early_stopping_is_no_reason_for_a_worse_answer(name: str) -> None:
     backend = backend_of()
     found = []
     for stopping in (STOPPING, None):

@@ -9,13 +9,13 @@ import math
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 from spaces import STATIC
 from spaces import STATIC_TENSOR
 from spaces import evaluated
 from spaces import make_space
-from spaces import objective_of
+from staged_search import loss_per_op
+from staged_search import searched
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import AutoQuantSampler
@@ -35,7 +35,6 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
-from optuna_quant.study.trial_view import TrialView
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -133,13 +132,6 @@ def test_something_fits_after_few_evaluations_wherever_the_bad_ones_are() -> Non
 # In a study.
 
 
-def loss_per_op(losses: dict[str, float]) -> Callable[[QuantConfig], float]:
-    def metric(config: QuantConfig) -> float:
-        return 1.0 - sum(loss for op, loss in losses.items() if config[op].is_quantized)
-
-    return metric
-
-
 class Sensitivity:
     """Scores ops by a given number each."""
 
@@ -150,28 +142,10 @@ class Sensitivity:
         return {op: self.scores[op] for op in ops}
 
 
-def run(
-    sampler: QuantSampler, metric: Callable[[QuantConfig], float], most: int | None = None
-) -> tuple[optuna.Study, list[str]]:
-    """A study of at most so many trials, and a line per trial."""
-    space = sampler.space
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    for _ in range(most or 300):
-        if sampler.is_exhausted(study):
-            break
-        study.optimize(objective_of(space, metric), n_trials=1)
-    assert most is not None or sampler.is_exhausted(study)
-    lines = [
-        f"{TrialView(trial).claim.stage}: {letters(space.config_from_params(trial.params))}"
-        for trial in study.trials
-    ]
-    return study, lines
-
-
 def test_conservative_halves_a_type_before_it_ranks() -> None:
     losses = dict.fromkeys([f"op{i}" for i in range(8)], 0.001) | {"op5": 0.3}
     sampler = ConservativeQuantSampler(make_space(8), criterion=CRITERION)
-    _, lines = run(sampler, loss_per_op(losses))
+    _, lines = searched(sampler, loss_per_op(**losses))
     assert lines == [
         "baseline: ffffffff",
         "convert everything: ssssssss",
@@ -187,7 +161,7 @@ def test_conservative_takes_the_least_sensitive_half_first() -> None:
     sampler = ConservativeQuantSampler(
         make_space(8), criterion=CRITERION, sensitivity=Sensitivity(losses)
     )
-    _, lines = run(sampler, loss_per_op(losses))
+    _, lines = searched(sampler, loss_per_op(**losses))
     assert lines == [
         "baseline: ffffffff",
         "convert everything: ssssssss",
@@ -211,7 +185,9 @@ def test_conservative_ranks_before_it_answers_where_many_do_not_fit() -> None:
     """The ops that come first use up the tolerance; the others do a tenth of the harm each."""
     losses = {f"op{i}": 0.045 if i < 4 else 0.005 for i in range(12)}
     space = make_space(12)
-    study, lines = run(ConservativeQuantSampler(space, criterion=CRITERION), loss_per_op(losses))
+    study, lines = searched(
+        ConservativeQuantSampler(space, criterion=CRITERION), loss_per_op(**losses)
+    )
     fewest = min(
         len(config.fallback_ops)
         for trial, config in zip(study.trials, evaluated(study, space), strict=True)
@@ -222,7 +198,6 @@ def test_conservative_ranks_before_it_answers_where_many_do_not_fit() -> None:
 
 
 OPTIONS = (STATIC, STATIC_TENSOR, FP32)
-SHORT = {STATIC: "s", STATIC_TENSOR: "t", FP32: "f"}
 HARMFUL = {f"op{i}": 0.2 if i in (2, 5) else 0.001 for i in range(8)}
 MISLED = Sensitivity(dict(zip(HARMFUL, [5.0, 0.4, 3.0, 0.3, 0.2, 9.0, 8.0, 0.1], strict=True)))
 
@@ -235,12 +210,7 @@ def options_matter(config: QuantConfig) -> float:
 
 def order(sampler: QuantSampler, most: int) -> list[str]:
     """Stages and options of the first trials after the default."""
-    study, _ = run(sampler, options_matter, most)
-    lines = []
-    for trial in study.trials:
-        config = sampler.space.config_from_params(trial.params)
-        options = "".join(SHORT[option] for option in config.ops.values())
-        lines.append(f"{TrialView(trial).claim.stage}: {options}")
+    _, lines = searched(sampler, options_matter, most=most)
     assert lines[:2] == ["baseline: ffffffff", "default: ssssssss"]
     return lines[2:]
 
@@ -332,13 +302,13 @@ LOSSES = {f"op{i}": 0.4 if i in (7, 40, 41, 88) else 0.0004 for i in range(90)}
 def together(config: QuantConfig) -> float:
     """What is hard does harm only where another hard op is quantized too."""
     hard = sum(config[op].is_quantized for op in ("op7", "op40", "op41", "op88"))
-    return loss_per_op(dict.fromkeys(LOSSES, 0.0004))(config) - 0.4 * max(hard - 1, 0)
+    return loss_per_op(**dict.fromkeys(LOSSES, 0.0004))(config) - 0.4 * max(hard - 1, 0)
 
 
 def far_off(config: QuantConfig) -> float:
     """With any of the hard ops the model is no better than guessing."""
     hard = any(config[op].is_quantized for op in ("op7", "op40", "op41", "op88"))
-    return 0.1 if hard else loss_per_op(LOSSES)(config)
+    return 0.1 if hard else loss_per_op(**LOSSES)(config)
 
 
 # Roughly right: some ops that are harmless stand before the hard ones.
@@ -356,7 +326,7 @@ OF_SINGLE_OPS = ("instance-wise", "one by one")
 
 
 METRICS = pytest.mark.parametrize(
-    "metric", [loss_per_op(LOSSES), together, far_off], ids=lambda m: m.__name__
+    "metric", [loss_per_op(**LOSSES), together, far_off], ids=lambda m: m.__name__
 )
 
 
@@ -367,7 +337,7 @@ def test_whenever_it_ends_most_ops_are_quantized(
 ) -> None:
     kinds = [(op, "Conv" if i % 9 else "MatMul") for i, op in enumerate(LOSSES)]
     space = make_space(kinds, (STATIC, STATIC_TENSOR, OpConfig("static", STATIC.activation), FP32))
-    study, lines = run(STRATEGIES[name](space), metric, 100)
+    study, lines = searched(STRATEGIES[name](space), metric, most=100)
     most, quantized = 0, []
     for trial, config, line in zip(study.trials, evaluated(study, space), lines, strict=True):
         if any(words in line for words in OF_SINGLE_OPS):
@@ -387,7 +357,7 @@ def test_whenever_it_ends_most_ops_are_quantized(
 def test_auto_has_most_ops_quantized_soon(metric: Callable[[QuantConfig], float]) -> None:
     space = make_space(len(LOSSES))
     sampler = AutoQuantSampler(space, criterion=CRITERION, sensitivity=SCORES)
-    study, _ = run(sampler, metric, 50)
+    study, _ = searched(sampler, metric, most=50)
     assert sampler.is_exhausted(study)
     met = [
         (trial.number, len(config.quantized_ops))

@@ -1,0 +1,62 @@
+"""The examples that end each command's help: the command takes them as they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import re
+import shlex
+
+import pytest
+
+from optuna_quant.cli.argument_parser import CommandParser
+from optuna_quant.cli.parser import command_parser
+from optuna_quant.visualization.plots import PLOTS
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "command_line.md"
+COMMANDS = command_parser().commands
+
+
+def examples(parser: CommandParser) -> list[str]:
+    """The examples in a command's help."""
+    _, heading, shown = parser.format_help().partition("\nexamples:\n")
+    assert heading
+    return [line.strip() for line in shown.splitlines() if line.startswith("  optuna-quant ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_with_examples_of_the_command_that_it_takes(command: str) -> None:
+    found = examples(COMMANDS[command])
+    assert found
+    assert found[0].split()[1] == command
+    for line in found:
+        assert len(line) < 94  # With the indent it fits where help is 96 columns wide.
+        taken = command_parser().parse_args(shlex.split(line)[1:])
+        if taken.command == "plot" and taken.kind is not None:
+            assert taken.kind in PLOTS
+
+
+def test_all_options_end_with_the_same_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command_parser().parse_args(["tune", "--help-all"])
+    _, heading, shown = capsys.readouterr().out.partition("\nexamples:\n")
+    assert heading
+    assert shown == COMMANDS["tune"].format_help().partition("\nexamples:\n")[2]
+
+
+def test_the_page_of_the_command_has_code_for_each() -> None:
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S))
+    sections["Init"] = PAGE.read_text().partition("\n## A configuration file\n")[2]
+    for command in COMMANDS:
+        code = "\n".join(
+            re.findall(r"^```bash\n(.*?)^```$", sections[command.capitalize()], re.M | re.S)
+        )
+        assert f"optuna-quant {command}" in code, command
+
+
+@pytest.mark.parametrize("command", ["serve", "dashboard"])
+def test_code_on_the_page_that_is_not_run_is_taken(command: str) -> None:
+    lines = re.findall(rf"^optuna-quant {command} --.*$", PAGE.read_text(), re.M)
+    assert len(lines) > 1
+    for line in lines:
+        command_parser().parse_args(shlex.split(line, comments=True)[1:])
