@@ -93,7 +93,8 @@ def candidates(name: str) -> Mapping[str, Any]:
     else:
         backend = OnnxRuntimeBackend(model, calibration_data=data, approach="auto")
     space = backend.tuning_space(op_types="all")
-    ops = [op for tunable in space.tunables for op in tunable.ops]
+    known = {op for tunable in space.tunables for op in tunable.ops}
+    ops = [op.name for op in backend.capability().ops if op.name in known]
     dynamic = {
         op.name: next(o for o in op.options if o.mode == "dynamic")
         for op in backend.capability().ops
@@ -108,12 +109,13 @@ def candidates(name: str) -> Mapping[str, Any]:
         "mixed": QuantConfig({**space.default().ops, **dict(list(dynamic.items())[:1])}),
         "per tensor": QuantConfig(
             {
-                tunable.name: OpConfig(
+                op: OpConfig(
                     option.mode,
                     activation=option.activation,
                     weight=TensorConfig("int8", "sym", "per_tensor"),
                 )
                 for tunable in space.tunables
+                for op in tunable.ops
                 for option in tunable.options[:1]
                 if option.weight is not None
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -161,15 +162,38 @@ def worse_ops(table: CostTable, space: TuningSpace) -> dict[str, OpGain]:
     }
 
 
+def by_op(gains: Mapping[str, OpGain], space: TuningSpace) -> dict[str, OpGain]:
+    """The gains of single ops, each with its share of what its group gains.
+
+    Args:
+        gains:
+            The gains of ops and groups by name.
+        space:
+            The tuning space that has them.
+    """
+    found = {}
+    for tunable in space.tunables:
+        gain, parts = gains.get(tunable.name), len(tunable.ops)
+        if gain is None:
+            continue
+        for op in tunable.ops:
+            floats, quantized = gain.floats / parts, gain.quantized / parts
+            found[op] = replace(gain, op=op, floats=floats, quantized=quantized)
+    return found
+
+
 def without(space: TuningSpace, ops: Sequence[str]) -> TuningSpace:
     """A space without some of its ops or groups, which then run in floats.
+
+    A group is left out whole if one of its ops is.
 
     Raises:
         ValueError:
             If no op is left.
     """
     left = set(ops)
-    return replace(space, tunables=tuple(t for t in space.tunables if t.name not in left))
+    kept = (t for t in space.tunables if t.name not in left and left.isdisjoint(t.ops))
+    return replace(space, tunables=tuple(kept))
 
 
 def type_of(option: OpConfig) -> str:

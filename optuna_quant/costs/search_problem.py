@@ -14,6 +14,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.gain_per_op import OpGain
+from optuna_quant.costs.gain_per_op import by_op
 from optuna_quant.costs.gain_per_op import op_gains
 from optuna_quant.costs.gain_per_op import without
 from optuna_quant.costs.gain_per_op import worse_ops
@@ -149,7 +150,7 @@ def _gains_of(
     table = KnownObjective(objective, space, costs).costs.tables.get(LATENCY)
     if table is None:
         return dict.fromkeys(names)
-    found = op_gains(table, space, cheapest(table, space))
+    found = by_op(op_gains(table, space, cheapest(table, space)), space)
     return {name: found.get(name) for name in names}
 
 
@@ -317,11 +318,12 @@ def _narrowed(
         return SearchProblem(known, space, {}, str(NoGain(known, table, original)))
     if not worse:
         return SearchProblem(known, space, {})
-    shown = op_gains(known.costs.table(LATENCY), space, cheapest(table, space))
+    shown = by_op(op_gains(known.costs.table(LATENCY), space, cheapest(table, space)), space)
+    names = [op for tunable in space.tunables if tunable.name in worse for op in tunable.ops]
     return SearchProblem(
         KnownObjective(objective, left, costs, fp32_bytes=fp32_bytes),
         left,
-        {name: shown.get(name) for name in worse},
+        {name: shown.get(name) for name in names},
     )
 
 

@@ -91,7 +91,8 @@ def gain_columns(
 
     Returns:
         The gain of each quantized op by its name, and 0 for one in fallback, for each column: one
-        for the objective, and those of time and size as far as they are known.
+        for the objective, and those of time and size as far as they are known. Times that do not
+        predict those of whole models are left out.
     """
     if objective is None:
         return {}
@@ -101,6 +102,9 @@ def gain_columns(
         tables[objective.name] = own
     single = _single_ops(space)
     columns = {}
+    validation = objective.costs.validation
+    if validation is not None and not validation.predicts:
+        tables.pop(LATENCY, None)  # Its parts do not add up to what models take.
     for name, table in tables.items():
         column = GAIN_COLUMNS.get(name, "gained" if name == objective.name else None)
         if column is not None and (objective.costs.tables or column != "gained"):

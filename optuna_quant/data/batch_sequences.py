@@ -31,5 +31,20 @@ def is_batch_sequence(source: object) -> TypeGuard[Samples]:
 
 
 def batches_of(source: Samples) -> Iterator[SampleLike]:
-    """The batches, once each: to iterate over such an object may never end."""
-    return (source[number] for number in range(len(source)))
+    """The batches, once each: to iterate over such an object may never end.
+
+    Raises:
+        ValueError:
+            If nothing says how many there are.
+    """
+    try:
+        count = None if getattr(source, "num_batches", 0) is None else len(source)
+    except (NotImplementedError, TypeError):
+        count = None
+    if count is None:
+        name = type(source).__name__
+        raise ValueError(
+            f"The {name} has no end: it does not say how many batches it has (num_batches, or "
+            "__len__). Give a list of some of them, [dataset[i] for i in range(20)]."
+        )
+    return (source[number] for number in range(count))

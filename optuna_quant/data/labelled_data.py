@@ -424,7 +424,10 @@ def _described(sample: object) -> str:
             f"a {kind} of 1 item, without a label: metrics that compare with the FP32 model need "
             "none (metric='agreement', 'cosine' or 'relative_error', with the item itself)"
         )
-    return f"a {kind} of {len(sample)} items: leave out what is neither of the two"
+    return (
+        f"a {kind} of {len(sample)} items: leave out what is neither of the two, such as weights "
+        "of samples, which are not used: data=[data[i][:2] for i in range(len(data))]"
+    )
 
 
 def _as_array(value: object, name: str, where: str) -> NDArray[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.data.constant_inputs import cure_of_missing
+from optuna_quant.data.shape_cures import cure_of_shape
 
 
 if TYPE_CHECKING:
@@ -82,10 +83,11 @@ def check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], wh
             for wanted, size in zip(spec.shape, shape, strict=True)
         )
     if not fits:
+        cure = cure_of_texts(dtype) or cure_of_shape(spec.shape, shape)
         raise ValueError(
             f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
-            f"{spec}.{cure_of_texts(dtype)}{cure_of_wide(dtype, spec.dtype)} Prepare the "
-            "evaluation data exactly as for inference; transform= (--transform) can do that."
+            f"{spec}.{cure}{cure_of_wide(dtype, spec.dtype)} Prepare the evaluation data exactly "
+            "as for inference; transform= (--transform) can do that."
         )
     if 0 in shape[1:]:
         raise ValueError(

@@ -91,6 +91,11 @@ def open_data(source: DataLike, transform: Transform | None = None) -> LabelledD
         if is_indexable(source.dataset):
             return DatasetData(LoaderSamples(source), transform=transform)
         return _Items(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
+    if isinstance(source, list) and _is_pair_in_list(source):
+        raise ValueError(
+            f"The list in {_THE_DATA} is one of samples or batches, but it seems to hold the "
+            "inputs and the labels: give them as a tuple, data=(inputs, labels)."
+        )
     if isinstance(source, list | tuple):
         return _Items(source, transform, are_batches=False)
     if is_batch_sequence(source):
@@ -145,6 +150,14 @@ def _are_columns(inputs: Any, labels: Any) -> bool:
     if isinstance(inputs, Mapping):
         return True
     return _is_column(inputs)
+
+
+def _is_pair_in_list(items: list[Any]) -> bool:
+    """Whether a list is of two arrays as long as each other, but not of one kind."""
+    if len(items) != 2 or not all(hasattr(each, "__array__") for each in items):
+        return False
+    first, second = map(np.shape, items)
+    return bool(first and second) and first[0] == second[0] and len(first) != len(second)
 
 
 def _is_column(value: Any) -> bool:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.evaluation.metrics.label_forms import is_of_classes
 from optuna_quant.evaluation.metrics.library import CLASS_METRICS
 from optuna_quant.evaluation.metrics.library import library_metric_names
+from optuna_quant.evaluation.metrics.objects import object_of
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 from optuna_quant.evaluation.metrics.sample_metrics import class_axis
@@ -44,6 +46,9 @@ _SIGNIFICANT = 0.01
 _CLEARLY_BETTER = 0.2
 # Labels that are off by one make a model right as often as this.
 _MOSTLY = 0.5
+# A model that is right less often, and is surer than that by so much, is asked about.
+_POOR = 0.6
+_TOO_SURE = 0.35
 # What is counted for each class is counted up to so many classes.
 _MOST_CLASSES = 100_000
 
@@ -83,6 +88,7 @@ class BaselineChecks:
         self._infinite: tuple[str, int] | None = None
         self._nan_output: int | None = None
         self._counts = _Counts()
+        self._sure = 0.0
 
     def see_inputs(self, feed: Mapping[str, Rows], chosen: _Indices) -> None:
         """Look at the inputs of a batch.
@@ -152,6 +158,8 @@ class BaselineChecks:
         self._check_range(numbers, classes, chosen)
         if first or classes > _MOST_CLASSES:
             return
+        if output.ndim == 2 and output.dtype.kind == "f":
+            self._sure += float(_confidence(output).sum())
         predicted = output.argmax(axis=axis).reshape(-1)
         self._counts.add(predicted, numbers.astype(np.int64).reshape(-1), classes)
 
@@ -215,6 +223,7 @@ class BaselineChecks:
         counts = self._counts
         right, chance = counts.part_right(0), counts.chance
         if not _is_chance(right, chance, self._samples):
+            self._check_confidence(right)
             return
         is_right = f"The FP32 model is right for {100 * right:.3g}% of {self._where}, which"
         by_chance = f"{100 * chance:.3g}% with {counts.classes} classes"
@@ -239,6 +248,29 @@ class BaselineChecks:
                     f"{said} With 1 {cure} each label it would be right for {100 * shifted:.3g}%."
                 )
         self._warn(said)
+
+    def _check_confidence(self, right: float) -> None:
+        """Ask about inputs if the model is far more often wrong than it seems to believe.
+
+        Networks are too sure of themselves, but not by so much on data like those of training;
+        images of another scale drive outputs apart.
+        """
+        sure = self._sure / self._counts.total
+        if right < _POOR and sure - right > _TOO_SURE:
+            self._warn(
+                f"The FP32 model itself is right for {100 * right:.3g}% of {self._where}, though "
+                f"on average it is {100 * sure:.3g}% sure of its answers: are the inputs prepared "
+                "as in training (images scaled to 0 to 1, normalized)? What meets the criterion "
+                "is no better than that."
+            )
+
+
+def _confidence(scores: NDArray[Any]) -> NDArray[Any]:
+    """The probability of the class with the highest score, of probabilities or logits."""
+    values = scores.astype(np.float64)
+    if values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3):
+        return np.asarray(values.max(axis=1))
+    return np.asarray(1 / np.exp(values - values.max(axis=1, keepdims=True)).sum(axis=1))
 
 
 class _Counts:
@@ -317,7 +349,8 @@ def _first_row(wrong: NDArray[np.bool_], chosen: _Indices) -> int | None:
 def _is_of_classes(metric: SampleMetric | CorpusMetric) -> bool:
     score = metric.score
     if isinstance(metric, CorpusMetric):
-        return metric.name in CLASS_METRICS and _is_of_library(metric)
+        known = metric.name in CLASS_METRICS and _is_of_library(metric)
+        return known or is_of_classes(object_of(metric))
     own = (accuracy, exact_match, top5, iou)
     return score in own or (isinstance(score, partial) and score.func is topk)
 

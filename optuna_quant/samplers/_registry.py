@@ -36,7 +36,7 @@ def register_strategy(name: str) -> Callable[[T], T]:
             @register_strategy("half")
             class HalfQuantSampler(StagedQuantSampler):
                 def plan(self, space):
-                    ops = [t.name for t in space.tunables]
+                    ops = [op for t in space.tunables for op in t.ops]
                     yield Stage("half", [space.default().with_fallback(*ops[::2])])
 
     Args:

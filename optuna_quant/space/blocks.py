@@ -71,7 +71,8 @@ def block_groups(
             in all blocks of a family have.
 
     Returns:
-        The names of the ops by the name of the group; without groups of a single op.
+        The names of the ops by the name of the group; without groups of a single op. Ops that are
+        tied already, as those are that share a weight, belong to the first of their groups.
 
     Raises:
         ValueError:
@@ -79,11 +80,13 @@ def block_groups(
     """
     if by not in ("block", "place"):
         raise ValueError(f"by must be 'block' or 'place', but got {by!r}.")
-    names = {tunable.name for tunable in space.tunables}
+    names = {op: tunable.name for tunable in space.tunables for op in tunable.ops}
     groups: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for block in blocks:
         for place, op in enumerate(block.ops):
-            if op in names:
+            if op in names and names[op] not in seen:
+                seen.add(names[op])
                 group = block.name if by == "block" else f"{block.family}/op{place}"
-                groups.setdefault(group, []).append(op)
+                groups.setdefault(group, []).append(names[op])
     return {name: ops for name, ops in groups.items() if len(ops) > 1}

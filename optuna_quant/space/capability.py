@@ -53,6 +53,10 @@ class OpCapability:
             it is worth quantizing.
         on_request:
             Further options, which the user must ask for. They come after the other quantized ones.
+        weight:
+            What tells the constant that the op reads as its weight from others; empty if it has
+            none. Ops of one type with one weight are tied in the tuning space, as the weight would
+            otherwise be kept in several forms.
     """
 
     name: str
@@ -60,6 +64,7 @@ class OpCapability:
     options: tuple[OpConfig, ...]
     default: bool = True
     on_request: tuple[OnRequest, ...] = ()
+    weight: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import re
@@ -28,7 +29,7 @@ def tie_groups(
         ValueError:
             If a group is not possible.
     """
-    names = [tunable.name for tunable in tunables]
+    names = {op: each.name for each in tunables for op in (each.name, *each.ops)}
     member: dict[str, str] = {}
     for group, patterns in groups.items():
         if not patterns:
@@ -49,11 +50,38 @@ def tie_groups(
     )
 
 
-def _named(pattern: str, names: Sequence[str]) -> list[str]:
+def tie_shared_weights(
+    tunables: Sequence[Tunable], weights: Mapping[str, str]
+) -> tuple[Tunable, ...]:
+    """The tunables with those made one that share a weight, so that it is kept in one form.
+
+    Args:
+        tunables:
+            The tunables, of one op each.
+        weights:
+            The weight of each op by the op's name; empty if it has none.
+
+    Returns:
+        The tunables; ops are tied that have one type, one weight and the same options, and stand
+        where the first of them stood.
+    """
+    alike: dict[Hashable, list[Tunable]] = {}
+    for tunable in tunables:
+        weight = weights[tunable.name]
+        same = (weight, tunable.op_type, tunable.options) if weight else tunable.name
+        alike.setdefault(same, []).append(tunable)
+    return tuple(
+        _tie(f"{parts[0].name} and {len(parts) - 1} more", parts) if len(parts) > 1 else parts[0]
+        for parts in alike.values()
+    )
+
+
+def _named(pattern: str, names: Mapping[str, str]) -> list[str]:
+    """The tunables that are meant, by their names or those of their ops."""
     if pattern in names:
-        return [pattern]
+        return [names[pattern]]
     try:
-        found = [name for name in names if re.fullmatch(pattern, name)]
+        found = [name for op, name in names.items() if re.fullmatch(pattern, op)]
     except re.error as error:
         raise ValueError(
             f"No op of the tuning space is named {pattern!r}, and it is not a regular expression "
@@ -61,7 +89,7 @@ def _named(pattern: str, names: Sequence[str]) -> list[str]:
         ) from None
     if not found:
         raise ValueError(f"No op of the tuning space matches {pattern!r}.")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _tie(name: str, parts: Sequence[Tunable]) -> Tunable:

@@ -29,6 +29,7 @@ from optuna_quant.space.encoding import Encoding
 from optuna_quant.space.encoding import parameter_name
 from optuna_quant.space.frame import space_frame
 from optuna_quant.space.grouping import tie_groups
+from optuna_quant.space.grouping import tie_shared_weights
 from optuna_quant.space.keys import RecipeValue
 from optuna_quant.space.narrowing import narrow
 from optuna_quant.space.numbering import positions_at
@@ -105,6 +106,9 @@ class TuningSpace:
     ) -> TuningSpace:
         """Build the space of what a backend can do and the user allows.
 
+        Ops of one type that share one weight have one parameter, unless the dictionaries leave
+        them different options.
+
         Args:
             capability:
                 What the backend can do.
@@ -140,7 +144,7 @@ class TuningSpace:
         )
         names_algorithms = names_weight_algorithms(op_type_dict, op_name_dict)
         return cls(
-            tunables,
+            tie_shared_weights(tunables, {op.name: op.weight for op in ops}),
             capability.recipes,
             capability.calibration_sizes,
             prefix,
@@ -336,7 +340,8 @@ class TuningSpace:
         Args:
             groups:
                 The ops of each group, by the group's name. An op is given by its name or by a
-                regular expression that matches whole names.
+                regular expression that matches whole names. Ops that are tied already, as those
+                are that share a weight, come together.
             **kw:
                 More groups, by keyword.
 

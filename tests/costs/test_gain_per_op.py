@@ -15,7 +15,9 @@ from optuna_quant.costs import Boundary
 from optuna_quant.costs import CostTable
 from optuna_quant.costs import op_gains
 from optuna_quant.costs.gain_per_op import OpGain
+from optuna_quant.costs.gain_per_op import by_op
 from optuna_quant.costs.gain_per_op import left_out_by_cost
+from optuna_quant.costs.gain_per_op import without
 from optuna_quant.costs.gain_per_op import worse_ops
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
@@ -104,3 +106,15 @@ def test_a_group_gains_what_its_ops_gain():
     gains = op_gains(table_of(0.5, 3.0, 0.25), space, space.default())
     assert gains["both"].gain == pytest.approx(1.25)
     assert list(worse_ops(table_of(0.5, 3.0, 0.25), space)) == ["op1"]
+
+
+def test_ops_of_a_group_have_a_share_each_and_are_left_out_together():
+    space = make_space([("op0", "Conv"), ("op1", "Conv"), ("op2", "Conv")], OPTIONS)
+    space = space.group(pair=["op0", "op2"])
+    gains = op_gains(table_of(0.5, 0.25, 0.1), space, space.default())
+    shares = by_op(gains, space)
+    assert list(shares) == ["op0", "op2", "op1"]
+    assert shares["op0"].gain == shares["op2"].gain == pytest.approx(gains["pair"].gain / 2)
+    assert shares["op1"].gain == gains["op1"].gain
+    for named in (["op2"], ["pair"], ["op0", "op2"]):
+        assert [tunable.name for tunable in without(space, named).tunables] == ["op1"]

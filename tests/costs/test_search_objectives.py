@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from costed_backend import BAD
+from costed_backend import GOOD
 from costed_backend import CostedBackend
 from costed_backend import RunsBackend
 from costed_backend import table
@@ -226,6 +227,13 @@ def test_ops_that_make_the_model_slower_are_left_out():
     assert report["seconds_gained"]["a"] == pytest.approx(2e-4)
     assert report["mode"]["b"] == "fp32"
     assert report["note"]["b"] == "left out, slower in INT8 here: 3 ms against 1 ms"
+
+
+def test_times_of_ops_that_do_not_predict_models_are_not_in_the_report():
+    for validation, told in ((GOOD, True), (BAD, False)):
+        report = go(costed(validation=validation)).report()
+        assert ("seconds_gained" in report) is told
+        assert "bytes_gained" in report
 
 
 @pytest.mark.parametrize(

@@ -35,3 +35,24 @@ def test_texts_are_to_be_tokenized(given: object) -> None:
 @pytest.mark.parametrize("given", [1, [], [[1]], np.zeros(2), None])
 def test_numbers_are_not(given: object) -> None:
     assert not cure_of_texts(given)
+
+
+IMAGE = InputSpec("image", np.dtype(np.float32), ("N", 8, 6, 1))
+PICTURE = InputSpec("image", np.dtype(np.float32), ("N", 3, 8, 6))
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "cure"),
+    [
+        (IMAGE, (5, 1, 8, 6), r"takes channels last: array\.transpose\(0, 2, 3, 1\)\."),
+        (PICTURE, (5, 8, 6, 3), r"takes channels first: array\.transpose\(0, 3, 1, 2\)\."),
+        (IMAGE, (5, 8, 6), r"axis of the channels is missing: array\[\.\.\., None\]\."),
+        (IMAGE, (8, 6, 1), r"axis of the samples is missing: array\[None\] "),
+        (IMAGE, (5, 9, 6, 1), r"float32 of shape \(N, 8, 6, 1\)\. Prepare"),
+    ],
+)
+def test_what_is_wrong_with_the_axes_is_told(
+    spec: InputSpec, shape: tuple[int, ...], cure: str
+) -> None:
+    with pytest.raises(ValueError, match=cure):
+        check_fits(spec, np.dtype(np.float32), shape, "the data")

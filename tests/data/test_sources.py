@@ -798,3 +798,27 @@ def test_samples_that_are_no_pairs_are_described(sample: tuple[Any, ...], words:
     data = open_data([sample, sample])
     with pytest.raises(ValueError, match=f"a pair .*but is {words}"):
         data.check([InputSpec("x", np.dtype(np.float32), (None, 2))])
+
+
+def test_inputs_and_labels_in_a_list_are_to_be_a_tuple() -> None:
+    with pytest.raises(ValueError, match=r"seems to hold the inputs and the labels.*a tuple"):
+        open_data([X, Y])
+    open_data([X[:4], X[4:8]]).without_labels().check([DATA_SPEC])  # Two batches without labels.
+
+
+@pytest.mark.parametrize("read", [open_data, lambda data: list(CalibrationData(data, [SPEC]))])
+@pytest.mark.parametrize("says", ["num_batches", "__len__"])
+def test_a_data_set_of_keras_without_an_end_is_refused(
+    read: Callable[[Any], Any], says: str
+) -> None:
+    data = py_dataset(in_batches())
+    if says == "num_batches":
+        data.num_batches = None
+    else:
+
+        def endless(_: object) -> int:
+            raise TypeError("There is no end.")
+
+        type(data).__len__ = endless
+    with pytest.raises(ValueError, match=r"The Mine has no end.*for i in range\(20\)"):
+        read(data)

@@ -153,6 +153,47 @@ def test_a_model_that_has_learned_something_is_not_asked_about(
     assert warnings_in(caplog) == []
 
 
+@pytest.mark.parametrize(
+    ("right", "factor", "asked"), [(0.35, 20, True), (0.35, 1, False), (0.9, 20, False)]
+)
+def test_a_model_that_is_sure_and_wrong_is_asked_about(
+    caplog: pytest.LogCaptureFixture, right: float, factor: float, asked: bool
+) -> None:
+    """As on images of another scale than those of training."""
+    logits = factor * scores_of(CLASSES, 10, right=right)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for scores in (logits, probabilities):
+        caplog.clear()
+        pass_of(scores, CLASSES)
+        said = warnings_in(caplog)
+        assert len(said) == asked
+        if asked:
+            assert "sure of its answers: are the inputs prepared as in training" in said[0]
+
+
+def test_labels_of_a_metric_of_keras_are_known_to_be_classes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class SparseCategoricalAccuracy:
+        def update_state(self, y_true: Any, y_pred: Any) -> None: ...
+
+        def result(self) -> float:
+            return 0.0
+
+        def reset_state(self) -> None: ...
+
+    SparseCategoricalAccuracy.__module__ = "keras.src.metrics"
+    metric = as_metric_of(SparseCategoricalAccuracy(), higher_is_better=True)
+    pass_of(scores_of(CLASSES, 10), RNG.permutation(CLASSES), metric=metric)
+    assert "no better than chance" in warnings_in(caplog)[0]
+
+
+def test_probabilities_are_no_labels() -> None:
+    soft = 0.9 * np.eye(10)[CLASSES] + 0.01
+    with pytest.raises(ValueError, match=r"not one-hot .*give the likeliest class, labels.argmax"):
+        accuracy(scores_of(CLASSES, 10), soft)
+
+
 def test_of_one_class_alone_nothing_is_asked(caplog: pytest.LogCaptureFixture) -> None:
     labels = np.zeros(200, dtype=int)
     pass_of(scores_of(labels, 10), labels)

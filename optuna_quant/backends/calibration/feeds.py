@@ -12,6 +12,7 @@ from optuna_quant.data.loaders import without_device
 from optuna_quant.data.sample_checks import cure_of_texts
 from optuna_quant.data.sample_checks import cure_of_wide
 from optuna_quant.data.sample_checks import loses_nothing
+from optuna_quant.data.shape_cures import cure_of_shape
 
 
 if TYPE_CHECKING:
@@ -182,6 +183,6 @@ def _is_free(spec: InputSpec, array: NDArray[Any]) -> bool:
 def _mismatch(spec: InputSpec, array: NDArray[Any], where: str) -> ValueError:
     return ValueError(
         f"Input {spec.name!r}: {where} is {array.dtype} of shape {array.shape}, but the model "
-        f"expects {spec}.{cure_of_wide(array.dtype, spec.dtype)} Prepare the calibration data "
-        "exactly as for inference; transform= (--transform) can do that."
+        f"expects {spec}.{cure_of_wide(array.dtype, spec.dtype)}"
+        f"{cure_of_shape(spec.shape, array.shape)} Prepare the calibration data exactly as for inference; transform= (--transform) can do that."
     )

@@ -98,7 +98,8 @@ def batches_of_set(
             samples -= samples % size
     starts = range(0, samples, size)
     # Checking one batch tells at once, before any work, what is wrong with all of them.
-    check({name: array[:size] for name, array in arrays.items()}, where)
+    part = where if samples <= size else f"{where} (the first {size} of {samples} samples)"
+    check({name: array[:size] for name, array in arrays.items()}, part)
     return lambda: ({name: array[i : i + size] for name, array in arrays.items()} for i in starts)
 
 

@@ -162,7 +162,9 @@ class CandidateBuilder:
             profile,
         )
         self._inputs = inputs
-        self._grouped = GroupedWeights(graph, self._cache, inputs, kept_weights)
+        self._grouped = GroupedWeights(
+            graph, self.weight_only.values(), self._cache, inputs, kept_weights
+        )
 
     def check(self, config: QuantConfig) -> None:
         """Check that a configuration is one for this model and its target.
@@ -177,7 +179,8 @@ class CandidateBuilder:
     def expect_inputs(self, ops: Iterable[str]) -> None:
         """Collect what weight-only algorithms need for these ops in one pass, once any does."""
         if self._inputs is not None:
-            self._inputs.expect(self.weight_only[n] for n in ops if n in self.weight_only)
+            named = [self.weight_only[name] for name in ops if name in self.weight_only]
+            self._inputs.expect(each for op in named for each in self._grouped.readers(op))
 
     def inputs_for(self, config: QuantConfig) -> InputMomentsSource | None:
         """What gives the inputs that a configuration needs; None if it needs none."""

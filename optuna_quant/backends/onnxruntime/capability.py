@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
@@ -115,7 +116,8 @@ def find_capability(
             if approach == "auto":
                 more += alone.on_request(node.name)
             options += target.fallbacks(op_type, node, graph)
-            ops.append(OpCapability(node.name, op_type, tuple(options), default, more))
+            weight = _weight_of(node, graph, options)
+            ops.append(OpCapability(node.name, op_type, tuple(options), default, more, weight))
     presets: tuple[Preset, ...] = ()
     if approach == "weight_only":
         options_of = {op.name: op.options for op in ops}
@@ -135,6 +137,13 @@ def find_capability(
         presets=presets,
         unavailable={} if has_data else dict.fromkeys(NEEDS_INPUTS, "without calibration_data"),
     )
+
+
+def _weight_of(node: onnx.NodeProto, graph: Graph, options: Iterable[OpConfig]) -> str:
+    """The constant that options quantize as a weight; empty if there is none."""
+    if all(option.weight is None for option in options):
+        return ""
+    return next((name for name in node.input[:2] if graph.is_weight(name)), "")
 
 
 class _WeightsAlone:
@@ -168,7 +177,7 @@ class _WeightsAlone:
         options, on_request = self._of(op, beside_others=False)
         default = is_worth_it_by_default(op, self._float_bytes)
         options += self._target.fallbacks(op.op_type, node, self._graph)
-        return [OpCapability(node.name, op.op_type, options, default, on_request)]
+        return [OpCapability(node.name, op.op_type, options, default, on_request, op.weight)]
 
     def on_request(self, name: str) -> tuple[OnRequest, ...]:
         """The options of an op that has others."""

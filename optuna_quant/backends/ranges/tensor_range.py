@@ -18,6 +18,10 @@ STANDS_FOR_INFINITY = 1e30
 """Values from here on are no data but masks (the least float, for instance), beside which nothing
 else would be left on a grid of 8 bits."""
 
+RANGE_OF_ZEROS = (0.0, 255e-4)
+"""A range for a tensor that is zero whatever the inputs are: any grid has zero. This one is fine
+enough for the bias of an op, whose grid follows from those of its factors."""
+
 _SMALLEST_EXTENT = 255 * float(np.finfo(np.float32).tiny)
 
 
@@ -73,6 +77,7 @@ def range_problem(tensor: str, histogram: Histogram) -> str | None:
         cure = FINITE_MASK
     elif max(0.0, histogram.max) - min(0.0, histogram.min) < _SMALLEST_EXTENT:
         seen = "is zero"
+        cure = "; give samples in which it is not, if there are such"
     else:
         return None
     return (

@@ -15,6 +15,7 @@ from optuna_quant.backends.calibration.statistics_bytes import pack
 from optuna_quant.backends.calibration.statistics_bytes import unpack
 from optuna_quant.backends.ranges.qparams import Params
 from optuna_quant.backends.ranges.ranges import scale_zero_point
+from optuna_quant.backends.ranges.tensor_range import RANGE_OF_ZEROS
 from optuna_quant.backends.torch.candidates.observing import collect_moments
 from optuna_quant.backends.torch.candidates.observing import collect_statistics
 from optuna_quant.backends.weight_algorithms.moments import InputMoments
@@ -115,15 +116,35 @@ class ProgramCalibration:
             NoRangeError:
                 If calibration saw nothing that would give the tensor a range.
         """
-        found = self.statistics(size).range(tensor, config.algorithm, config.dtype, config.scheme)
+        if tensor in self._program.zeros:
+            found = RANGE_OF_ZEROS
+        else:
+            statistics = self.statistics(size)
+            found = statistics.range(tensor, config.algorithm, config.dtype, config.scheme)
         scale, zero_point = scale_zero_point(*found, config.dtype, config.scheme)
         return Params(float(scale), int(zero_point), config.dtype)
 
     def moments(self, op: TorchOp, size: int | None) -> InputMoments:
-        """The moments of an op's inputs; ops that read one tensor share them.
+        """The moments of the inputs of an op, and of others with its weight.
 
-        A pass over the data collects them for this op and those behind it, as many as are kept.
+        Ops that read one tensor share them. A pass over the data collects them for this op and
+        those behind it, as many as are kept.
         """
+        weight = op.shared_weight
+        sources = {
+            each.sources[0]: each
+            for each in reversed(self._program.ops)
+            if each is op or (weight and each.shared_weight == weight)
+        }
+        ops = list(reversed(sources.values()))
+        if len(ops) == 1:
+            return self._own_moments(ops[0], size)
+        found = InputMoments(op.shape[-1] if op.shape else 1)
+        for each in ops:
+            found.merge(self._own_moments(each, size))
+        return found
+
+    def _own_moments(self, op: TorchOp, size: int | None) -> InputMoments:
         assert self._samples.calibration is not None
         key = op.sources[0], size or _ALL
         found: InputMoments | None = self._moments.get(key)

@@ -98,7 +98,12 @@ def find_capability(
             fallbacks = (BF16, FP32) if _has_bf16(op) else (FP32,)
             found.append(
                 OpCapability(
-                    op.name, op.op_type, (*options, *fallbacks), default, tuple(on_request)
+                    op.name,
+                    op.op_type,
+                    (*options, *fallbacks),
+                    default,
+                    tuple(on_request),
+                    op.shared_weight,
                 )
             )
     unavailable = {} if has_data else dict.fromkeys(NEEDS_INPUTS, "without calibration_data")

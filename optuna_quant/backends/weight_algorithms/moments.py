@@ -78,6 +78,21 @@ class InputMoments:
         self._magnitudes += magnitudes.sum(axis=0, dtype=np.float64)
         self._upper = blas.ssyrk(1.0, rows.T, beta=1.0, c=self._upper, overwrite_c=1)
 
+    def merge(self, other: InputMoments) -> None:
+        """Add what another one has seen, as for layers that share a weight.
+
+        Raises:
+            ValueError:
+                If it is of another number of inputs.
+        """
+        if other.inputs != self.inputs:
+            raise ValueError(
+                f"moments of {other.inputs} inputs cannot be merged into those of {self.inputs}"
+            )
+        self.count += other.count
+        self._upper += other._upper
+        self._magnitudes += other._magnitudes
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """All that it holds, for :meth:`from_arrays`."""
         # One column at a time: an index of the triangle would be larger than the matrix.

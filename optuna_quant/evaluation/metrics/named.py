@@ -14,6 +14,7 @@ from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.evaluation.metrics.library import ALIASES
 from optuna_quant.evaluation.metrics.library import library_metric
 from optuna_quant.evaluation.metrics.library import library_metric_names
+from optuna_quant.evaluation.metrics.objects import is_class_of_metrics
 from optuna_quant.evaluation.metrics.objects import is_metric_object
 from optuna_quant.evaluation.metrics.objects import of_object
 from optuna_quant.evaluation.metrics.reference import reference_metrics
@@ -74,6 +75,10 @@ def as_metric_of(
         found = metric
     elif is_metric_object(metric):
         found = of_object(metric, higher_is_better=higher_is_better)
+    elif is_class_of_metrics(metric):
+        raise TypeError(
+            f"metric is the class {metric.__name__}: give an object of it, {metric.__name__}(...)."
+        )
     elif callable(metric):
         _check_order(metric)
         name = getattr(metric, "__name__", type(metric).__name__)
@@ -124,6 +129,29 @@ def _is_narrower(bounds: Bounds, own: Bounds | None) -> bool:
         return False
     return own[0] <= bounds[0] and bounds[1] <= own[1]
 
+
+_ELSEWHERE = {
+    "acc": "accuracy",
+    "categorical_accuracy": "accuracy",
+    "categorical_crossentropy": "log_loss",
+    "cross_entropy_loss": "log_loss",
+    "f1_score": "f1_macro",
+    "jaccard_index": "iou",
+    "matthews_corr_coef": "mcc",
+    "mean_absolute_error": "mae",
+    "mean_absolute_percentage_error": "mape",
+    "mean_io_u": "iou",
+    "mean_iou": "iou",
+    "mean_squared_error": "mse",
+    "multiclass_accuracy": "accuracy",
+    "r2_score": "r2",
+    "root_mean_squared_error": "rmse",
+    "sparse_categorical_accuracy": "accuracy",
+    "sparse_categorical_crossentropy": "log_loss",
+    "sparse_top_k_categorical_accuracy": "top5",
+    "top_k_categorical_accuracy": "top5",
+}
+"""What metrics are called in Keras, torchmetrics and scikit-learn."""
 
 _OF_LIKELIHOODS = ("perplexity", "ppl", "nll", "nll_loss", "loss")
 
@@ -182,4 +210,6 @@ def _meant(name: str, known: list[str]) -> str:
             "perplexity, give a SampleMetric or evaluate with higher_is_better=False, as the page "
             "of the documentation on text shows."
         )
+    if name in _ELSEWHERE:
+        return f" Did you mean {_ELSEWHERE[name]!r}?"
     return did_you_mean(name, known)

@@ -13,6 +13,7 @@ from typing import cast
 
 import numpy as np
 
+from optuna_quant.evaluation.metrics.label_forms import check_labels
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 
 
@@ -62,6 +63,22 @@ def is_metric_object(given: object) -> TypeGuard[MetricObject | _KerasMetric]:
     return _has(given, _METHODS) or _has(given, _KERAS_METHODS)
 
 
+def is_class_of_metrics(given: object) -> TypeGuard[type]:
+    """Whether it is a class of such objects."""
+    return isinstance(given, type) and any(
+        all(callable(getattr(given, method, None)) for method in methods)
+        for methods in (_METHODS, _KERAS_METHODS)
+    )
+
+
+def object_of(metric: CorpusMetric) -> object:
+    """The user's object that a metric computes with; None if it is no such metric."""
+    if not isinstance(metric.score, _Computed):
+        return None
+    given = metric.score.metric
+    return given.metric if isinstance(given, _FromKeras) else given
+
+
 def _has(given: object, methods: Sequence[str]) -> bool:
     return not isinstance(given, type) and all(
         callable(getattr(given, method, None)) for method in methods
@@ -89,8 +106,8 @@ def of_object(
     better = higher_is_better if own is None else bool(own)
     if better is None:
         raise ValueError(
-            f"The metric {name} does not say whether higher is better: give "
-            "AccuracyCriterion(higher_is_better=...), on the command line --lower-is-better."
+            f"The metric {name} does not say whether higher is better: give higher_is_better=True "
+            "or False, on the command line --higher-is-better or --lower-is-better."
         )
     is_ready = _has(given, _METHODS)
     metric = cast("MetricObject", given) if is_ready else _FromKeras(cast("_KerasMetric", given))
@@ -104,6 +121,7 @@ class _FromKeras:
     metric: _KerasMetric
 
     def update(self, output: Values, labels: Values, /) -> None:
+        check_labels(self.metric, np.asarray(output), np.asarray(labels))
         self.metric.update_state(labels, output)
 
     def compute(self) -> object:

@@ -500,6 +500,12 @@ def class_axis(
         for axis in reversed(axes) if classes_first else axes:
             if output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
                 return axis
+    if labels.shape == output.shape and not bool(((labels == 0) | (labels == 1)).all()):
+        raise ValueError(
+            f"The labels have the shape of the output, {labels.shape}, and are not one-hot "
+            "(exactly one 1 among zeros for each sample): of probabilities give the likeliest "
+            "class, labels.argmax(axis=-1)."
+        )
     raise ValueError(
         f"{what} needs labels of the shape of the model's first output without the axis of the "
         f"classes, but the output has the shape {output.shape} and the labels {labels.shape}. "

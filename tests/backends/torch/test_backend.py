@@ -568,3 +568,24 @@ def test_a_type_that_the_approach_does_not_quantize_is_no_unknown_type() -> None
     backend = conv_backend(approach="weight_only")
     with pytest.warns(UserWarning, match=r"\['Conv2d'\] matches no op that is tuned"):
         backend.tuning_space(op_type_dict={"Conv2d": {"mode": ["weight_only"]}})
+
+
+def test_a_state_that_is_always_zero_has_a_range() -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = torch.zeros(x.shape[0], 8)
+            for _ in range(2):
+                state = torch.tanh(self.cell(state) + x)
+            return state
+
+    net, x = torch_modules.randomized(Steps()), torch_modules.samples(20, 8)
+    backend = TorchBackend(net, x[:2], calibration_data=x.numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = backend.simulated(backend.tuning_space().default())
+    assert set(model.plan.ops) == {"cell", "cell#2"}
+    assert (model.native()(x) - net(x)).abs().max() < 0.05

@@ -74,3 +74,19 @@ def test_wrong_sizes_are_refused() -> None:
         moments.add(np.ones((5, 4)))
     with pytest.raises(ValueError, match="inputs must be at least 1, but it is 0"):
         InputMoments(0)
+
+
+def test_merged_moments_are_those_of_all_inputs() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(rows, 6)).astype(np.float32) for rows in (40, 25)]
+    merged, together = InputMoments(6), InputMoments(6)
+    for part in parts:
+        one = InputMoments(6)
+        one.add(part)
+        merged.merge(one)
+        together.add(part)
+    assert merged.count == together.count == 65
+    np.testing.assert_allclose(merged.gram(), together.gram(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(merged.mean_magnitude(), together.mean_magnitude(), rtol=1e-6)
+    with pytest.raises(ValueError, match="moments of 5 inputs cannot be merged into those of 6"):
+        merged.merge(InputMoments(5))

@@ -339,6 +339,63 @@ def test_objects_of_keras_are_metrics() -> None:
         as_metric_of(given, higher_is_better=True).score(LOGITS, CLASSES)
 
 
+def keras_metric(name: str) -> Any:
+    """An object of a class that Keras has, with a name, as far as its class tells."""
+    return type(name, (OfKeras,), {"__module__": "keras.src.metrics"})()
+
+
+ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "message"),
+    [
+        ("CategoricalAccuracy", CLASSES, r"takes one-hot labels.*SparseCategoricalAccuracy\(\)"),
+        ("F1Score", CLASSES, "takes one-hot labels.*metric='f1_macro'"),
+        ("SparseCategoricalAccuracy", ONE_HOT, r"takes class numbers.*use CategoricalAccuracy"),
+        ("Accuracy", CLASSES, r"with one value.*\(60, 3\) and the labels \(60,\)"),
+        ("BinaryAccuracy", CLASSES[:, None], "with one value"),
+    ],
+)
+def test_labels_in_a_form_that_a_metric_of_keras_does_not_take(
+    name: str, labels: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name} .*{message}"):
+        as_metric_of(keras_metric(name), higher_is_better=True).score(LOGITS, labels)
+
+
+@pytest.mark.parametrize("labels", [CLASSES, CLASSES[:, None]])
+def test_labels_in_the_form_that_a_metric_of_keras_takes(labels: Any) -> None:
+    metric = as_metric_of(keras_metric("SparseCategoricalAccuracy"), higher_is_better=True)
+    assert np.isfinite(metric.score(LOGITS, labels))
+
+
+@pytest.mark.parametrize("given", [OfKeras, Hits])
+def test_a_class_is_no_object(given: type) -> None:
+    with pytest.raises(TypeError, match=rf"give an object of it, {given.__name__}\("):
+        as_metric_of(given)  # type: ignore[arg-type]
+
+
+def test_the_message_without_a_direction_names_both() -> None:
+    with pytest.raises(ValueError, match="higher_is_better=True or False.*--higher-is-better or "):
+        as_metric_of(OfKeras())
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("sparse_categorical_accuracy", "accuracy"),
+        ("acc", "accuracy"),
+        ("mean_squared_error", "mse"),
+        ("sparse_categorical_crossentropy", "log_loss"),
+        ("r2_score", "r2"),
+    ],
+)
+def test_names_of_other_libraries_are_understood(given: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"Did you mean '{meant}'"):
+        as_metric_of(given)
+
+
 # A search.
 
 

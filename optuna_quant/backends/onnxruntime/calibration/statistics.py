@@ -17,8 +17,10 @@ from optuna_quant.backends.onnxruntime.calibration.calibration import warn_of_mi
 from optuna_quant.backends.onnxruntime.calibration.statistics_keys import statistics_keys
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.onnxruntime.model.zero_tensors import zero_tensors
 from optuna_quant.backends.ranges.qparams import Params
 from optuna_quant.backends.ranges.ranges import scale_zero_point
+from optuna_quant.backends.ranges.tensor_range import RANGE_OF_ZEROS
 
 
 if TYPE_CHECKING:
@@ -245,7 +247,7 @@ class StatisticsSource:
             found = self._found.get(size or ALL, {})
             problems = []
             for name in ordered:
-                if name in found:
+                if name in found and name not in self._zeros:
                     problems.append(found[name].problem(name))
                     if problems[-1] is None:
                         break
@@ -256,6 +258,10 @@ class StatisticsSource:
                         "a range. Check the calibration data and their preprocessing."
                     )
 
+    @cached_property
+    def _zeros(self) -> frozenset[str]:
+        return zero_tensors(self._graph)
+
     def params(self, tensor: str, config: TensorConfig, size: int | None) -> Params:
         """How to quantize a tensor whose statistics have been collected.
 
@@ -263,8 +269,11 @@ class StatisticsSource:
             NoRangeError:
                 If they give it no range.
         """
-        statistics = self._found[size or ALL][tensor]
-        rmin, rmax = statistics.range(tensor, config.algorithm, config.dtype, config.scheme)
+        if tensor in self._zeros:
+            rmin, rmax = RANGE_OF_ZEROS
+        else:
+            statistics = self._found[size or ALL][tensor]
+            rmin, rmax = statistics.range(tensor, config.algorithm, config.dtype, config.scheme)
         scale, zero_point = scale_zero_point(rmin, rmax, config.dtype, config.scheme)
         return Params(float(scale), int(zero_point), config.dtype)
 

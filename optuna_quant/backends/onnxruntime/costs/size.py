@@ -102,6 +102,8 @@ class _Reading:
 
     def _of_new(self, node: onnx.NodeProto) -> Group:
         """A node that quantization has added."""
+        if node.op_type == "Mul":
+            return self._readers_of(node)  # The factors of the inputs of one op.
         tensor = self._tensor(node)
         if tensor is None:
             return self._of_shared_weight(node) or self._readers_of(node)
@@ -183,12 +185,18 @@ def size_table(
     for op in ops:
         fitted.add(op, dict.fromkeys({state.get(op, FLOAT) for state in states}, 0.0))
     fixed = 0.0
+    home = {op: tunable.name for tunable in space.tunables for op in tunable.ops}
     for group in dict.fromkeys(group for model in models for group in model):
         values = [float(model.get(group, 0)) for model in models]
         if not group:
             fixed = min(values)
             continue
         lead, *others = group
+        if others and len({home.get(op) for op in group} | {None}) == 2:
+            # They always have the same option, so each bears its share.
+            for op in group:
+                fit_part(fitted, op, (), states, [v / len(group) for v in values], ridge=1e-6)
+            continue
         pairings = [Pairing(lead, tuple(others)), Pairing("", tuple(others))] if others else []
         fit_part(fitted, lead, pairings, states, values, ridge=1e-6)
     costs = {

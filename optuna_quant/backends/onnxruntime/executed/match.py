@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _BLOCKED = "_nchwc"
 """Convolutions in the runtime's blocked layout are named after the tensor that they make."""
 
+_MOVED = "_pre_q"
+"""What is behind the name of a tensor before which the runtime has moved a quantization."""
+
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput", "Transpose"})
 _HELPERS = _LAYOUT | {"Cast", "DequantizeLinear", "QuantizeLinear"}
 _WRITES_INTEGERS = re.compile(r"QLinear\w+|QGemm|NhwcMaxPool")
@@ -121,7 +124,10 @@ class Match:
             if name is not None and _is_namesake(host, self.source[by_name[name]]):
                 self._namesakes.setdefault(by_name[name], []).append(host)
             elif host.name.endswith(_BLOCKED):
-                tensor = host.name.removesuffix(_BLOCKED)
+                tensor = host.name.removesuffix(_BLOCKED).removesuffix(_MOVED)
+                if tensor not in self._producer and tensor in by_name:
+                    # Where a Transpose was moved, what a node makes is called after the node.
+                    tensor = self.source[by_name[tensor]].output[0]
                 if tensor in self._producer:
                     self._maker.setdefault(tensor, host)
                     self._follow(host, tensor)

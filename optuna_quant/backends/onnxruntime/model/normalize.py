@@ -2,7 +2,8 @@
 
 Nodes get names of their own, constants become initializers, and what depends on constants alone is
 computed once, so that what stands between a weight and its reader (a Cast, a Reshape, a Transpose)
-is gone; so is a batch normalization behind a Conv, in whatever form. What the model computes stays
+is gone; so is a batch normalization behind a Conv, in whatever form. An Einsum that is a product
+with a weight is a MatMul. What the model computes stays
 the same, but for rounding in folded batch normalizations.
 """
 
@@ -23,6 +24,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.model.channel_folding import fold_channel_steps
 from optuna_quant.backends.onnxruntime.model.constant_folding import fold_constants
+from optuna_quant.backends.onnxruntime.model.einsum_writer import EinsumWriter
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import captured_names
 from optuna_quant.backends.onnxruntime.model.graph import name_nodes
@@ -79,6 +81,7 @@ def normalize(source: SourceModel) -> Graph:
     draft.close_inputs()
     draft.lift_constants()
     draft.drop_copies()
+    draft.einsums_as_matmuls()
     draft.fold_constants()
     draft.split_fused_convs()
     draft.fold_channel_steps()
@@ -191,6 +194,14 @@ class _Draft:
             else:
                 kept.append(node)
         self._nodes = kept
+
+    def einsums_as_matmuls(self) -> None:
+        """Make a MatMul, which can be quantized, of Einsums that are products with a weight."""
+        inputs = {value.name for value in self._template.graph.input}
+        weights = {n: t for n, t in self._initializers.items() if n not in inputs}
+        writer = EinsumWriter(weights, self._new_name)
+        self._nodes = [new for node in self._nodes for new in writer.written(node)]
+        self._initializers.update(writer.constants)
 
     def fold_constants(self) -> None:
         """Compute what depends on constants alone, so that the reader sees a constant."""

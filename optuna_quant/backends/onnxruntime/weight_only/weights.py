@@ -11,12 +11,14 @@ from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeigh
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
 from optuna_quant.backends.onnxruntime.weight_only.packing import packed_nbytes
 from optuna_quant.backends.onnxruntime.weight_only.packing import packed_weight
+from optuna_quant.backends.weight_algorithms.moments import InputMoments
 from optuna_quant.backends.weight_algorithms.quantize import ALGORITHM_VERSIONS
 from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -36,9 +38,13 @@ _EXPENSIVE = NEEDS_INPUTS | {"hqq", "hqq_float"}
 class GroupedWeights:
     """Gives the weights of ops, quantized in groups.
 
+    A weight that several ops read is quantized once, for the inputs of all of them.
+
     Args:
         graph:
             The graph.
+        ops:
+            All ops whose weights may be asked for.
         cache:
             Where they are kept.
         inputs:
@@ -50,14 +56,23 @@ class GroupedWeights:
     def __init__(
         self,
         graph: Graph,
+        ops: Iterable[WeightOnlyOp],
         cache: BoundedCache,
         inputs: InputMomentsSource | None = None,
         kept: KeptWeights | None = None,
     ) -> None:
         self._graph = graph
+        self._readers: dict[object, list[WeightOnlyOp]] = {}
+        for op in ops:
+            self._readers.setdefault(_weight_of(op), []).append(op)
         self._cache = cache
         self._inputs = inputs
         self._kept = KeptWeights() if kept is None else kept
+
+    def readers(self, op: WeightOnlyOp) -> tuple[WeightOnlyOp, ...]:
+        """The ops that read the same weight in the same way, the first for each input."""
+        found = {each.activation: each for each in reversed(self._readers[_weight_of(op)])}
+        return tuple(reversed(found.values()))
 
     def get(self, op: WeightOnlyOp, config: TensorConfig, size: int | None) -> PackedWeight:
         """The weight of an op.
@@ -78,8 +93,8 @@ class GroupedWeights:
                 If it needs inputs, and there are no calibration data.
         """
         key: tuple[object, ...] = (
-            *("weight_only", op.weight, op.transposed, op.is_table, config),
-            (op.activation, size) if config.algorithm in NEEDS_INPUTS else None,
+            *("weight_only", *_weight_of(op), config),
+            size if config.algorithm in NEEDS_INPUTS else None,
         )
         if key not in self._cache:
             self._cache[key] = self._computed(op, config, size)
@@ -97,7 +112,7 @@ class GroupedWeights:
                 group_size=config.group_size,
                 scheme=config.scheme,  # type: ignore[arg-type]
                 algorithm=config.algorithm,
-                moments=self._source(op, config).get(op, size) if needs_inputs else None,
+                moments=self._moments(op, config, size) if needs_inputs else None,
             )
             return packed_weight(op, grouped, config.group_size)
 
@@ -105,6 +120,16 @@ class GroupedWeights:
             return compute()
         nbytes = packed_nbytes(op, config.bits, config.group_size)
         return self._kept.get(self._key(op, config, size, array), compute, nbytes=nbytes)
+
+    def _moments(self, op: WeightOnlyOp, config: TensorConfig, size: int | None) -> InputMoments:
+        source, readers = self._source(op, config), self.readers(op)
+        source.expect(readers)
+        if len(readers) == 1:
+            return source.get(op, size)
+        found = InputMoments(op.inputs)
+        for reader in readers:
+            found.merge(source.get(reader, size))
+        return found
 
     def _source(self, op: WeightOnlyOp, config: TensorConfig) -> InputMomentsSource:
         if self._inputs is None:
@@ -122,6 +147,12 @@ class GroupedWeights:
         versions = _FORMAT_VERSION, ALGORITHM_VERSIONS[config.algorithm]
         parts = [*versions, array.shape, op.transposed, op.is_table, config.label]
         if config.algorithm in NEEDS_INPUTS:
-            parts += [op.activation, self._source(op, config).key_of(size)]
+            parts += [each.activation for each in self.readers(op)]
+            parts += [self._source(op, config).key_of(size)]
         digest.update(repr(parts).encode())
         return digest.hexdigest()
+
+
+def _weight_of(op: WeightOnlyOp) -> tuple[str, bool, bool]:
+    """A weight, and how it is read."""
+    return op.weight, op.transposed, op.is_table

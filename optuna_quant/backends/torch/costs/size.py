@@ -88,16 +88,21 @@ def size_table(space: TuningSpace, ops: Mapping[str, TorchOp], float_bytes: int)
             The size of all tensors of the program in floats.
     """
     names = [name for tunable in space.tunables for name in tunable.ops]
-    # Ops with one weight share what it takes: right where all of them have one form.
-    readers = Counter(op.weight for op in ops.values())
-    costs = {
-        name: {
-            option.label: weight_nbytes(ops[name], option) / readers[ops[name].weight]
-            for option in dict.fromkeys((*tunable.options, FP32))
-        }
-        for tunable in space.tunables
-        for name in tunable.ops
-    }
+    # Ops with one weight share what it takes: right where all of them have one form, as those have
+    # that are tied.
+    readers = Counter(ops[name].weight for name in names)
+    # What others read as well stays in floats beside what is quantized.
+    kept = {op.weight for name, op in ops.items() if name not in set(names)}
+    costs = {}
+    for tunable in space.tunables:
+        for name in tunable.ops:
+            op = ops[name]
+            floats = weight_nbytes(op, FP32) if op.weight in kept else 0
+            costs[name] = {
+                option.label: (weight_nbytes(op, option) + (floats if option != FP32 else 0))
+                / readers[op.weight]
+                for option in dict.fromkeys((*tunable.options, FP32))
+            }
     fixed = float_bytes - sum(costs[name][FP32.label] for name in names)
     return CostTable("size", "bytes", costs, (), float(fixed))
 

@@ -70,6 +70,11 @@ class ConstantView:
     path: str
     steps: tuple[Step, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """The same for parameters that are read in the same way."""
+        return f"{self.path} {[(str(s.target), s.args, dict(s.kwargs)) for s in self.steps]}"
+
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, rearranged; gradients flow through."""
         for step in self.steps:

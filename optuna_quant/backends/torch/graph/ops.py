@@ -120,6 +120,14 @@ class TorchOp:
         return None if self.weight_view is None else self.weight_view.path
 
     @property
+    def shared_weight(self) -> str:
+        """What is the same for ops whose weights are the same once quantized; empty without."""
+        # A batch normalization is folded into the weight of its own op.
+        if self.weight_view is None or self.batch_norm is not None:
+            return ""
+        return f"{self.weight_view.key} {self.form.weight}"
+
+    @property
     def channel_axis(self) -> int | None:
         """The axis of the weight's output channels; None if each has no scale of its own."""
         if self.form.weight is None:

@@ -24,6 +24,7 @@ from optuna_quant.backends.torch.graph.ops import find_ops
 from optuna_quant.backends.torch.graph.ops import writes_in_place
 from optuna_quant.backends.torch.graph.slots import BatchNorm
 from optuna_quant.backends.torch.graph.slots import Unchanged
+from optuna_quant.backends.torch.graph.zero_nodes import zero_nodes
 from optuna_quant.backends.torch_program.quiet import without_idle_output
 
 
@@ -146,6 +147,8 @@ class SwitchedProgram:
             the outputs as a tuple.
         writes:
             Whether an operator of it writes into a tensor, which may be an input.
+        zeros:
+            The nodes that give zeros whatever the inputs are.
         values:
             The parameters, buffers and constants of the program, by their paths.
     """
@@ -160,6 +163,7 @@ class SwitchedProgram:
         _copy_written_inputs(graph)
         normalize(graph, exported.lifted)
         self.writes = any(map(writes_in_place, graph.nodes))
+        self.zeros = frozenset() if self.writes else zero_nodes(graph)
         self.ops: tuple[TorchOp, ...] = find_ops(graph, exported.module_paths())
         nodes = {node.name: node for node in graph.nodes}
         self._batch_norms = {

@@ -62,7 +62,7 @@ def backend_of(model: onnx.ModelProto, data: Any = None, **kwargs: Any) -> OnnxR
 
 
 def products(space: TuningSpace) -> list[str]:
-    return [t.name for t in space.tunables if t.op_type == "MatMul"]
+    return [op for t in space.tunables if t.op_type == "MatMul" for op in t.ops]
 
 
 def exact_error(backend: OnnxRuntimeBackend, op: str, x: NDArray[Any], option: OpConfig) -> float:

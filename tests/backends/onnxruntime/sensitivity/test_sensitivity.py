@@ -59,7 +59,7 @@ def make_backend(model: onnx.ModelProto, **kwargs: Any) -> OnnxRuntimeBackend:
 
 def coarse(space: TuningSpace) -> QuantConfig:
     """Every op with one grid for its whole weight."""
-    return QuantConfig({tunable.name: COARSE for tunable in space.tunables})
+    return QuantConfig({op: COARSE for tunable in space.tunables for op in tunable.ops})
 
 
 def data_for(model: onnx.ModelProto, size: int = 8) -> NDArray[Any]:
@@ -166,8 +166,9 @@ def test_mse_sees_every_kind_of_op(model: onnx.ModelProto, approach: str) -> Non
     for option in (0, -2):  # the last one is the fallback
         config = QuantConfig(
             {
-                t.name: t.options[option if t.options[option].is_quantized else 0]
+                op: t.options[option if t.options[option].is_quantized else 0]
                 for t in space.tunables
+                for op in t.ops
             }
         )
         scores = sensitivity(config, list(config.ops))

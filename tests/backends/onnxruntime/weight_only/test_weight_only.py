@@ -213,7 +213,7 @@ def test_static_and_weight_only_ops_stand_beside_each_other() -> None:
     model, x = shared(), values(32, WIDTH)
     backend = OnnxRuntimeBackend(model, approach="auto", calibration_data={"x": x})
     static = next(
-        o for o in backend.tuning_space().tunables[1].options if o.mode == "static"
+        o for o in backend.tuning_space().tunables[0].options if o.mode == "static"
     ).label
     four = "weight_only w=int4/asym/per_group=32/rtn level=0"
     candidate = build(backend, MatMul0=four, MatMul1=static, MatMul2="fp32")

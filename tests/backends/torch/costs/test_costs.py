@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -178,3 +179,47 @@ def test_what_no_kernel_takes_has_a_form_of_its_own() -> None:
         "weight_only 4 groups": {("0", "sym")},
         "weight_only 4 groups in floats": {("1", "sym"), ("2", "sym")},
     }
+
+
+class Twice(nn.Module):
+    """A layer that is used three times, and one that is used once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = nn.Linear(64, 64, bias=False)
+        self.head = nn.Linear(64, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x = torch.tanh(self.step(x))
+        return self.head(x)
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic", "weight_only"])
+def test_a_module_that_is_used_several_times_has_one_parameter(approach: str) -> None:
+    net, x = torch_modules.randomized(Twice()), torch_modules.samples(20, 64)
+    backend = TorchBackend(net, x[:2], calibration_data=x.numpy(), approach=approach)
+    space = backend.tuning_space()
+    assert [tunable.ops for tunable in space.tunables] == [
+        ("step", "step#2", "step#3"),
+        ("head",),
+    ]
+    table = backend.counted_costs(space).table("size")
+    for tunable in space.tunables:
+        for option in tunable.options:
+            config = tunable.set(space.default(), option)
+            # GPTQ and AWQ quantize the weight once, for the inputs of all three.
+            assert table.cost(config) == pytest.approx(backend.quantize(config).nbytes, abs=600)
+
+
+def test_a_weight_that_another_op_reads_stays_in_floats_beside_its_quantized_form() -> None:
+    net, x = torch_modules.randomized(Twice()), torch_modules.samples(20, 64)
+    backend = TorchBackend(net, x[:2], calibration_data=x.numpy(), approach="dynamic")
+    every = backend.tuning_space(op_name_dict={"step#2": {"mode": ["fp32"]}})
+    space = dataclasses.replace(
+        every, tunables=tuple(t for t in every.tunables if "step#2" not in t.ops)
+    )
+    assert [tunable.ops for tunable in space.tunables] == [("step", "step#3"), ("head",)]
+    table = backend.counted_costs(space).table("size")
+    for config in (space.fp32(), space.default()):
+        assert table.cost(config) == pytest.approx(backend.quantize(config).nbytes, abs=600)
