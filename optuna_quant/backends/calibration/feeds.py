@@ -184,5 +184,6 @@ def _mismatch(spec: InputSpec, array: NDArray[Any], where: str) -> ValueError:
     return ValueError(
         f"Input {spec.name!r}: {where} is {array.dtype} of shape {array.shape}, but the model "
         f"expects {spec}.{cure_of_wide(array.dtype, spec.dtype)}"
-        f"{cure_of_shape(spec.shape, array.shape)} Prepare the calibration data exactly as for inference; transform= (--transform) can do that."
+        f"{cure_of_shape(spec.shape, array.shape)} Prepare the calibration data exactly as for "
+        "inference; transform= (--transform) can do that."
     )
