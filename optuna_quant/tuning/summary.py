@@ -29,6 +29,7 @@ from optuna_quant.space.left_out import shown_bytes
 from optuna_quant.study.evaluation_cost import second_evaluations
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.tuning.fewer_bits import shown_fewer_bits
 from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.outcome import ResultKind
 from optuna_quant.tuning.table import recipes_line
@@ -102,6 +103,7 @@ def summary(result: Outcome) -> str:
     if result.recipes_may_help:
         names = ", ".join(result.other_recipes)
         lines.append(f"not searched: recipes {names}; try recipes='all' (--recipes all)")
+    lines.extend(shown_fewer_bits(result))
     if result.config is not None:
         lines.extend(_shown_float_weights(result, result.config))
     if result.abandoned:
