@@ -58,8 +58,8 @@ PARTS = {
         (f"{_BACKEND}.offered_ops", "find_capability"),
     ],
     "fingerprints": [
-        (f"{_BACKEND}.builder", "CandidateBuilder._fingerprint"),
-        (f"{_BACKEND}.builder", "CandidateBuilder.fingerprint_of"),
+        (f"{_BACKEND}.static.candidate_fingerprints", "CandidateFingerprints.of_candidate"),
+        (f"{_BACKEND}.static.candidate_fingerprints", "CandidateFingerprints.of_original"),
     ],
     "sizes": [("onnx", "ModelProto.ByteSize"), ("onnx", "TensorProto.ByteSize")],
     "serializing": [("onnx", "ModelProto.SerializeToString")],

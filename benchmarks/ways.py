@@ -34,8 +34,9 @@ from optuna_quant.space.config import QuantConfig
 CASES = {
     "digits_vit_out": (4, 2),
     "fashion_vit": (4, 2),
-    # Nearly all of its weights are of convolutions.
+    # Nearly all of their weights are of convolutions.
     "digits_dscnn_uneq": (),
+    "fashion_mobilenet": (),
 }
 """The cases, and the bits of all algorithms of weights alone."""
 ALGORITHMS = ("rtn", "gptq", "gptq_act_mse", "awq", "hqq", "k_quant")

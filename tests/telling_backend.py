@@ -18,6 +18,7 @@ from fake_backend import FakeModel
 from numpy.typing import NDArray
 from whole_backend import WholeBackend
 
+from optuna_quant.backends.base import MissingRange
 from optuna_quant.backends.base import SharesCalibration
 from optuna_quant.backends.base import TrainingTrial
 from optuna_quant.space.config import QuantConfig
@@ -115,6 +116,9 @@ class TellingBackend(WholeBackend):
             for op in self.capability().ops
             if op.name not in inside
         ]
+
+    def missing_ranges(self) -> Mapping[str, MissingRange]:
+        return {self.capability().ops[0].name: MissingRange("its input is zero")}
 
     def other_recipes(self) -> Sequence[str]:
         return ["smooth_quant"]

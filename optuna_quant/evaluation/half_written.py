@@ -35,6 +35,7 @@ OF_BACKENDS: tuple[type, ...] = (
     base.HasBlocks,
     base.HasGraph,
     base.TellsLeftOut,
+    base.TellsMissingRanges,
     base.TellsOtherRecipes,
     base.WeighsFloats,
     base.NamesOriginal,

@@ -15,6 +15,7 @@ from optuna_quant.backends.base import NamesSizes
 from optuna_quant.backends.base import ReadsFiles
 from optuna_quant.backends.base import SimulatesTarget
 from optuna_quant.backends.base import TellsLeftOut
+from optuna_quant.backends.base import TellsMissingRanges
 from optuna_quant.backends.base import TellsOtherRecipes
 from optuna_quant.backends.base import TracesOutputs
 from optuna_quant.backends.base import WeighsFloats
@@ -149,6 +150,15 @@ class DescriptionTests(BackendFixtures):
             assert places == sorted(places), "They must be in the order of the model."
             assert all(_is_name(each.reason) for each in found), "Each must have a reason."
             assert all(each.weight_bytes >= 0 for each in found)
+
+    def test_ops_without_a_range_have_a_reason(self, backend: Backend, space: TuningSpace) -> None:
+        if not isinstance(backend, TellsMissingRanges):
+            pytest.skip("The backend does not tell which ops have no range.")
+        backend.quantize(space.default())
+        found = backend.missing_ranges()
+        unknown = sorted(found.keys() - {op.name for op in backend.capability().ops})
+        assert not unknown, f"The model has no such ops: {unknown}."
+        assert all(_is_name(each.reason) for each in found.values()), "Each must have a reason."
 
     def test_other_recipes_are_others(self, backend: Backend, space: TuningSpace) -> None:
         if not isinstance(backend, TellsOtherRecipes):

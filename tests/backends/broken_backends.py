@@ -31,6 +31,7 @@ from whole_backend import WholeBackend
 
 from optuna_quant import testing
 from optuna_quant.backends.base import Backend
+from optuna_quant.backends.base import MissingRange
 from optuna_quant.backends.base import OpRuns
 from optuna_quant.backends.base import Sensitivity
 from optuna_quant.backends.base import SharesCalibration
@@ -250,6 +251,11 @@ class LeavesOutNothing(TellingBackend):
         return []
 
 
+class RangesOfNoOp(TellingBackend):
+    def missing_ranges(self) -> Mapping[str, MissingRange]:
+        return {"nowhere": MissingRange("its input is zero")}
+
+
 class RecipeWithoutName(TellingBackend):
     def other_recipes(self) -> Sequence[str]:
         return ["smooth_quant", ""]
@@ -372,6 +378,7 @@ for _broken in (
     EndingWithoutDot,
     LeavesOutAll,
     LeavesOutNothing,
+    RangesOfNoOp,
     RecipeWithoutName,
     WrongCalibrationBytes,
     ForgetsMoreData,

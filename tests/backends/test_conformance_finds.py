@@ -56,6 +56,7 @@ FOUND = {
     ("EndingWithoutDot", "test_models_are_saved_under_their_usual_endings"): "with a dot",
     ("LeavesOutAll", "test_ops_that_are_left_out_are_told"): "are in the tuning space",
     ("LeavesOutNothing", "test_ops_that_are_left_out_are_told"): "are left out as well",
+    ("RangesOfNoOp", "test_ops_without_a_range_have_a_reason"): "has no such ops",
     ("RecipeWithoutName", "test_other_recipes_are_others"): "must be names",
     (
         "WrongCalibrationBytes",

@@ -717,7 +717,7 @@ def test_what_a_race_takes_over_does_not_end_the_search() -> None:
 def test_the_pruner_of_another_criterion_is_refused() -> None:
     pruner = AccuracyPruner(AccuracyCriterion(criterion="absolute", tolerable_loss=0.9))
     study, objective, _ = setup(full(), pruner=pruner)
-    with pytest.raises(ValueError, match="The objective uses another criterion than the pru"):
+    with pytest.raises(ValueError, match="The sampler uses another criterion than the pru"):
         search(study, objective)
     assert get_baseline(study) is None
 

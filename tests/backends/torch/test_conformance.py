@@ -96,6 +96,7 @@ class TestTorchBlocks(BlocksTestCase):
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
 
+@pytest.mark.slow
 class TestTorchDynamic(BackendTestCase, ModelTestCase):
     """Models whose results depend on the batch, and with an axis that may have any size."""
 
@@ -110,6 +111,7 @@ class TestTorchDynamic(BackendTestCase, ModelTestCase):
         return {"tokens": modules.torch.arange(15).reshape(3, 5).numpy()}
 
 
+@pytest.mark.slow
 class TestTorchWeights(BackendTestCase, ModelTestCase, CostsTestCase):
     """Weights of few bits alone."""
 

@@ -68,8 +68,12 @@ def _is_of_product(node: Node) -> bool:
 
 
 def _is_of_fused(node: Node) -> bool:
-    """Whether an addend of it is an activation that its layer's kernel computes."""
-    return any(_behind_views(each).target in _FUSED for each in node.all_input_nodes)
+    """Whether an addend of it is an activation that its layer's kernel computes.
+
+    Of one that something else reads as well, the passes make no part of a sum.
+    """
+    addends = map(_behind_views, node.all_input_nodes)
+    return any(each.target in _FUSED and len(each.users) == 1 for each in addends)
 
 
 def _is_product(node: Node) -> bool:
