@@ -44,6 +44,7 @@ def add_building(
     description: str,
     without: Sequence[str] = (),
     helps: Mapping[str, str] = MappingProxyType({}),
+    metavars: Mapping[str, str] = MappingProxyType({}),
 ) -> CommandParser:
     """Add a command with the model, the flags that say how it is built and run, and the volume.
 
@@ -62,6 +63,8 @@ def add_building(
             The options for building a model that it lacks.
         helps:
             What ``--help`` says of options here, where it differs from that of ``tune``.
+        metavars:
+            What it calls their values here, likewise.
 
     Returns:
         The command's parser, for flags of its own.
@@ -70,7 +73,7 @@ def add_building(
     add_model(parser, "the ONNX model; it is not changed")
     add_config(parser)
     names = [name for name in model_flags(*others) if name not in without]
-    add_some(parser, TuneOptions, names, {**_HELP, **helps})
+    add_some(parser, TuneOptions, names, {**_HELP, **helps}, metavars)
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("--quiet", action="store_true", help="show only the result")
     volume.add_argument(

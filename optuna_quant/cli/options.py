@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Mapping
+from dataclasses import replace
 import os
 from pathlib import Path
 from types import MappingProxyType
@@ -79,6 +80,7 @@ def add_some(
     cls: type,
     names: Iterable[str],
     helps: Mapping[str, str] = MappingProxyType({}),
+    metavars: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Add the flags of some options.
 
@@ -91,12 +93,15 @@ def add_some(
             Which options.
         helps:
             What ``--help`` says of them here, where that is something else.
+        metavars:
+            What it calls their values here, where that is something else.
     """
     options = options_of(cls)
     for name in names:
         option = options[name]
         assert option.flag is not None
-        _add(parser, option, option.flag, helps.get(name, option.flag.help))
+        flag = replace(option.flag, metavar=metavars.get(name, option.flag.metavar))
+        _add(parser, option, flag, helps.get(name, flag.help))
 
 
 def _add(to: argparse._ActionsContainer, option: Option, flag: Flag, help: str) -> None:

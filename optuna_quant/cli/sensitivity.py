@@ -42,6 +42,7 @@ def add_sensitivity(commands: argparse._SubParsersAction[CommandParser]) -> None
         "The most sensitive op comes first. No labels are needed.",
         without=_WITHOUT,
         helps=_HELP,
+        metavars={"output": "OUT.json"},
     )
     add_format(parser)
     parser.add_argument(

@@ -60,3 +60,10 @@ def test_code_on_the_page_that_is_not_run_is_taken(command: str) -> None:
     assert len(lines) > 1
     for line in lines:
         command_parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize(
+    ("command", "written"), [("tune", "OUT.onnx"), ("sensitivity", "OUT.json")]
+)
+def test_help_says_what_kind_of_file_is_written(command: str, written: str) -> None:
+    assert f"--output {written}," in COMMANDS[command].format_help()
