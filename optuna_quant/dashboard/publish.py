@@ -14,6 +14,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.logging import get_logger
 
 from optuna_quant import _optuna
+from optuna_quant._common.extras import install_hint
 from optuna_quant.dashboard.artifacts import upload_answer
 from optuna_quant.dashboard.figures import FIGURES
 from optuna_quant.dashboard.note import merged
@@ -129,7 +130,7 @@ def need_dashboard() -> ModuleType:
         import optuna_dashboard
     except ImportError as error:
         raise ImportError(
-            "optuna-dashboard is not installed. Run: pip install 'optuna_quant[dashboard]'"
+            f"optuna-dashboard is not installed: {install_hint('dashboard')}."
         ) from error
     found: ModuleType = optuna_dashboard
     return found

@@ -8,6 +8,8 @@ from typing import Any
 
 from optuna.logging import get_logger
 
+from optuna_quant._common.extras import install_hint
+
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,8 +54,8 @@ class ImageFolder:
             import PIL.Image  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                f"To read the images in {str(folder)!r} Pillow is needed: pip install "
-                '"optuna_quant[images]".'
+                f"To read the images in {str(folder)!r} Pillow is needed: "
+                f"{install_hint('images')}."
             ) from error
         flat = _images(folder)
         inner = [each for each in _folders(folder) if flat == [] or _images(each)]

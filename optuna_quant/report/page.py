@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._common.extras import install_hint
 from optuna_quant._common.printable import printable
 from optuna_quant.costs.gain import shown_ratio
 from optuna_quant.costs.objective import shown_seconds
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent / "templates"
 _WITHOUT_JINJA = (
-    "Reports in HTML need jinja2: pip install 'optuna_quant[report]'. Reports in .json and .csv "
-    "do not."
+    f"Reports in HTML need jinja2: {install_hint('report')}. Reports in .json and .csv do not."
 )
 
 

@@ -7,6 +7,7 @@ import textwrap
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.extras import install_hint
 from optuna_quant.visualization._names import for_plotly
 
 
@@ -39,7 +40,7 @@ def graph_objects() -> ModuleType:
         import plotly.graph_objects
     except ImportError as error:
         raise ImportError(
-            'This plot needs the package plotly: pip install "optuna_quant[plot]".'
+            f"This plot needs the package plotly: {install_hint('plot')}."
         ) from error
     found: ModuleType = plotly.graph_objects
     return found

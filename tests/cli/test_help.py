@@ -13,7 +13,8 @@ from optuna_quant.cli.parser import command_parser
 from optuna_quant.visualization.plots import PLOTS
 
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "command_line.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "command_line.md"
 COMMANDS = command_parser().commands
 
 
@@ -59,6 +60,18 @@ def test_code_on_the_page_that_is_not_run_is_taken(command: str) -> None:
     lines = re.findall(rf"^optuna-quant {command} --.*$", PAGE.read_text(), re.M)
     assert len(lines) > 1
     for line in lines:
+        command_parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/quickstart.md"])
+def test_commands_of_the_first_pages_are_taken(page: str) -> None:
+    blocks = re.findall(
+        r"^```(?:bash|console)\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S
+    )
+    lines = "\n".join(blocks).replace("\\\n", " ").replace("2>&1", "").splitlines()
+    commands = [line for line in lines if line.startswith("optuna-quant ") and "..." not in line]
+    assert commands
+    for line in commands:
         command_parser().parse_args(shlex.split(line, comments=True)[1:])
 
 

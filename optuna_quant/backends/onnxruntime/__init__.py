@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 
+from optuna_quant._common.extras import install_hint
+
 
 try:
     for _package in ("onnx", "onnxruntime"):
@@ -14,7 +16,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "The ONNX Runtime backend needs the packages onnx and onnxruntime: "
-        'pip install "optuna_quant[onnx]".'
+        f"{install_hint('onnx')}."
     ) from error
 
 from optuna_quant.backends.onnxruntime.backend import OnnxRuntimeBackend

@@ -14,6 +14,7 @@ import warnings
 
 from optuna.exceptions import ExperimentalWarning
 
+from optuna_quant._common.extras import install_hint
 from optuna_quant.visualization._facts import HOLLOW
 from optuna_quant.visualization._facts import SYMBOLS
 from optuna_quant.visualization._facts import Judged
@@ -63,7 +64,7 @@ def pyplot() -> ModuleType:
         import matplotlib.pyplot
     except ImportError as error:
         raise ImportError(
-            'This plot needs the package matplotlib: pip install "optuna_quant[plot]".'
+            f"This plot needs the package matplotlib: {install_hint('plot')}."
         ) from error
     return matplotlib.pyplot
 

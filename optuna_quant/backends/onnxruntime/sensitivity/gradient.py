@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from optuna_quant._common.counts import check_positive
+from optuna_quant._common.extras import install_hint
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
 from optuna_quant.backends.onnxruntime.torch_graph.supported import check_supported
@@ -78,7 +79,7 @@ class GradientSensitivity(MSESensitivity):
     ) -> None:
         if find_spec("torch") is None:
             raise ImportError(
-                'Gradient sensitivity needs the package torch: pip install "optuna_quant[torch]".'
+                f"Gradient sensitivity needs the package torch: {install_hint('torch')}."
             )
         super().__init__(*args, **kwargs)
         check_positive("probes", probes)

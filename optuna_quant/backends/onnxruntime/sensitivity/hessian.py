@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._common.extras import install_hint
 from optuna_quant.backends.onnxruntime.model.graph import tensor_array
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.sensitivity.op_weights import channel_axis
@@ -26,7 +27,7 @@ try:
     import torch
 except ImportError as error:
     raise ImportError(
-        'Hessian sensitivity needs the package torch: pip install "optuna_quant[torch]".'
+        f"Hessian sensitivity needs the package torch: {install_hint('torch')}."
     ) from error
 
 from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from typing import TypeVar
 
+from optuna_quant._common.extras import install_hint
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity.op_weights import find_weights
 from optuna_quant.backends.sensitivity.offered import tell_without_data
@@ -78,7 +79,7 @@ class SensitivityMaker:
                 return self.gradient(None, samples=samples, probes=2, outputs=outputs)
             why = f"the model is larger than {_MOST_GRADIENT_BYTES >> 30} GiB"
         except ImportError:
-            why = 'torch is not installed (pip install "optuna_quant[torch]")'
+            why = f"torch is not installed: {install_hint('torch')}"
         except ValueError as error:
             why = str(error).split(". Pass", maxsplit=1)[0]
         tell_without_gradients(why)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.extras import install_hint
 from optuna_quant._common.steps import doing
 from optuna_quant.backends.onnxruntime.model.exporter_notes import without_exporter_notes
 from optuna_quant.backends.onnxruntime.torch_export.loading import note_form
@@ -136,8 +137,7 @@ def export_module(
         import torch  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"Exporting a PyTorch module needs the package {error.name}: "
-            'pip install "optuna_quant[torch]".'
+            f"Exporting a PyTorch module needs the package {error.name}: {install_hint('torch')}."
         ) from error
     from optuna_quant.backends.torch_program.export import export_program
 

@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.extras import install_hint
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 
@@ -69,7 +70,7 @@ def load_module(
         from optuna_quant.backends.torch_program.form_json import form_from_json
     except ImportError as error:
         raise ImportError(
-            f'A module needs the package {error.name}: pip install "optuna_quant[torch]".'
+            f"A module needs the package {error.name}: {install_hint('torch')}."
         ) from error
 
     file = os.fspath(path)
