@@ -671,5 +671,6 @@ def test_torch_is_named_where_it_is_missing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (
-        'Hessian sensitivity needs the package torch: pip install "optuna_quant[torch]".'
+        'Hessian sensitivity needs the package torch: pip install "optuna_quant[torch]" '
+        '(in a clone of it: pip install ".[torch]").'
     )
