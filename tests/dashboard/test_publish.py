@@ -300,7 +300,7 @@ def test_bad_options_are_refused(make: Callable[[], Any], message: str) -> None:
 
 def test_a_missing_dashboard_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "optuna_dashboard", None)
-    with pytest.raises(ImportError, match=r"pip install 'optuna_quant\[dashboard\]'"):
+    with pytest.raises(ImportError, match=r'pip install "optuna_quant\[dashboard\]"'):
         PublishToDashboard()
 
 
