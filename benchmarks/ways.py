@@ -40,6 +40,13 @@ CASES = {
 }
 """The cases, and the bits of all algorithms of weights alone."""
 ALGORITHMS = ("rtn", "gptq", "gptq_act_mse", "awq", "hqq", "k_quant")
+RECIPES = (
+    *("equalization", "smooth_quant", "weight_correction", "fast_bias_correction"),
+    *("first_conv_or_matmul_quantization", "last_conv_or_matmul_quantization"),
+    *("gemm_to_matmul", "add_qdq_pair_to_weight", "dedicated_qdq_pair"),
+    "optypes_to_exclude_output_quant",
+)
+"""What changes the quantized model; those that a model has no use for have no row."""
 WORST = 3
 """How many ops are in fallback in the rows about it."""
 GPU = "tensorrt"
@@ -363,7 +370,7 @@ def of_case(folder: Path) -> None:
         case.accuracy(EVALUATED),
         lambda model: partial(one_thread(model).run, None, {case.input_name: batch}),
         metric="accuracy",
-        recipes={"static": "all"},
+        recipes={"static": RECIPES},
     )
 
 
