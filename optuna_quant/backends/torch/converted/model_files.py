@@ -112,7 +112,7 @@ def check_format(given: object, known: int, path: str | os.PathLike[str]) -> Non
     if given != known:
         raise ModelFileError(
             f"{refused(path)}: its format is {given!r}, and this version of optuna_quant reads "
-            f"{known}."
+            f"{known}. Save the model again with this one, or load it with that which wrote it."
         )
 
 

@@ -272,7 +272,7 @@ def _without(name: str) -> Callable[[dict[str, Any]], None]:
         (lambda found: found.update(ops="[{]"), "its record cannot be read"),
         (lambda found: found.update(ops="[1]"), "its record lacks something"),
         (lambda found: found.pop("module"), "its record lacks something"),
-        (lambda found: found.update(format=1), "its format is 1, and .* reads 2"),
+        (lambda found: found.update(format=1), "its format is 1, and .* reads 2. Save the model"),
         (lambda found: found.pop("configuration"), "one of torch.save, such as a state dict"),
     ],
 )
