@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 _CPU = torch.device("cpu")
+_MOST_NAMED = 3
 
 
 def rebuilt(
@@ -166,9 +167,6 @@ def _difference(
         "it has the same ops, but computes something else between them, such as with another "
         f"constant, or has a tensor of another shape{versions}"
     )
-
-
-_MOST_NAMED = 3
 
 
 def _listed(names: Sequence[str]) -> str:
