@@ -45,18 +45,8 @@ if TYPE_CHECKING:
     from optuna_quant._common.json_value import Json
 
 
-TRIAL_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
-"""Where Optuna logs how a trial has ended."""
-
 CONSTRAINT_PREFIX = "constraints:"
 """What the names of the system attributes begin with that hold the constraints of a trial."""
-
-CREATION_LOGGERS = (
-    "optuna.storages._in_memory",
-    "optuna.storages._rdb.storage",
-    "optuna.storages.journal._storage",
-)
-"""Where Optuna logs that a study was created."""
 
 
 def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
@@ -234,36 +224,6 @@ def has_file(storage: BaseStorage) -> bool:
     return file is None or file.exists()
 
 
-class CachedStudy(Protocol):
-    """What a storage's cache knows of a study."""
-
-    param_distribution: dict[str, BaseDistribution]
-
-
-def known_distributions(
-    storage: BaseStorage, trial_id: int
-) -> tuple[CachedStudy | None, dict[str, BaseDistribution]]:
-    """The distributions that this process knows of a trial's study, and what to add to."""
-    if not isinstance(storage, _CachedStorage):
-        return None, {}
-    with storage._lock:
-        found = storage._trial_id_to_study_id_and_number.get(trial_id)
-        if found is None:
-            return None, {}
-        info = storage._studies[found[0]]
-        return info, dict(info.param_distribution)
-
-
-def remember_distributions(
-    storage: BaseStorage, info: CachedStudy | None, new: dict[str, BaseDistribution]
-) -> None:
-    """Add to what :func:`known_distributions` gave."""
-    if isinstance(storage, _CachedStorage) and info is not None:
-        with storage._lock:
-            for name, distribution in new.items():
-                info.param_distribution.setdefault(name, distribution)
-
-
 @contextlib.contextmanager
 def database_session(storage: RDBStorage) -> Iterator[Session]:
     """A transaction; an error of the database becomes a ``StorageInternalError``, as in Optuna.
@@ -318,74 +278,50 @@ def database_models() -> ModuleType:
     return models
 
 
-def append_parameters(
+def append_to_trial(
     storage: JournalStorage,
     trial_id: int,
-    entries: Sequence[dict[str, Any]],
-    check: Callable[[FrozenTrial | None, dict[str, BaseDistribution]], int],
     *,
+    params: Sequence[dict[str, Any]],
     user_attrs: Mapping[str, Any],
     system_attrs: Mapping[str, Any],
-) -> FrozenTrial | None:
-    """Write entries that set parameters and attributes of a trial into a journal, in one piece.
+) -> None:
+    """Append entries to a journal that set parameters and attributes of a trial, in one piece.
 
     Args:
         storage:
             The journal.
         trial_id:
             The trial.
-        entries:
-            The fields of each entry.
-        check:
-            Is given the trial, and the distributions of the study for the names in ``entries``,
-            and says how many of the entries to write; raises if none can be.
+        params:
+            The fields of the entries of its parameters.
         user_attrs:
             The user attributes to set.
         system_attrs:
             The system attributes to set.
-
-    Returns:
-        The trial afterwards.
     """
     from optuna.storages.journal._storage import JournalOperation
 
-    with storage._thread_lock:
-        storage._sync_with_backend()
-        replay = storage._replay_result
-        trial = replay._trials.get(trial_id)
-        known: dict[str, BaseDistribution] = {}
-        missing = {entry["param_name"] for entry in entries}
-        if trial is not None:
-            for other in replay._study_id_to_trial_ids[replay._trial_id_to_study_id[trial_id]]:
-                distributions = replay._trials[other].distributions
-                found = missing & distributions.keys()
-                known |= {name: distributions[name] for name in found}
-                missing -= found
-                if not missing:
-                    break
-        count = check(trial, known)
-        # The name of no thread: an entry that turns out to be refused, because the trial has
-        # ended, would raise in each of the thread's next calls, one after the other.
-        worker = "optuna_quant: parameters"
-        logs: list[dict[str, Any]] = [
-            {"op_code": code.value, "worker_id": worker, "trial_id": trial_id, **entry}
-            for code, some in (
-                (JournalOperation.SET_TRIAL_PARAM, entries[:count]),
-                (
-                    JournalOperation.SET_TRIAL_USER_ATTR,
-                    [{"user_attr": {key: value}} for key, value in user_attrs.items()],
-                ),
-                (
-                    JournalOperation.SET_TRIAL_SYSTEM_ATTR,
-                    [{"system_attr": {key: value}} for key, value in system_attrs.items()],
-                ),
-            )
-            for entry in some
-        ]
-        if logs:
-            append_logs(storage._backend, logs)
-            storage._sync_with_backend()
-        return replay._trials.get(trial_id)
+    # The name of no thread: an entry that turns out to be refused, because the trial has ended,
+    # would raise in each of the thread's next calls, one after the other.
+    worker = "optuna_quant: parameters"
+    logs: list[dict[str, Any]] = [
+        {"op_code": code.value, "worker_id": worker, "trial_id": trial_id, **entry}
+        for code, entries in (
+            (JournalOperation.SET_TRIAL_PARAM, params),
+            (
+                JournalOperation.SET_TRIAL_USER_ATTR,
+                [{"user_attr": {key: value}} for key, value in user_attrs.items()],
+            ),
+            (
+                JournalOperation.SET_TRIAL_SYSTEM_ATTR,
+                [{"system_attr": {key: value}} for key, value in system_attrs.items()],
+            ),
+        )
+        for entry in entries
+    ]
+    if logs:
+        append_logs(storage._backend, logs)
 
 
 def append_logs(backend: BaseJournalBackend, logs: list[dict[str, Any]]) -> None:
@@ -477,20 +413,24 @@ class _WithoutParameters:
 class RetryingGrpcStorage(GrpcStorageProxy):
     """A storage behind gRPC that looks for a lost server every second, not every two minutes."""
 
+    def __init__(self, *, host: str, port: int) -> None:
+        self.address = f"{host}:{port}"
+        super().__init__(host=host, port=port)
+
     def _setup(self) -> None:
         import grpc
-        from optuna.storages._grpc.auto_generated.api_pb2_grpc import StorageServiceStub
-        from optuna.storages._grpc.client import GrpcClientCache
 
+        super()._setup()
+        self._channel.close()
         options = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
-        self._channel = grpc.insecure_channel(f"{self._host}:{self._port}", options=options)
-        self._stub = StorageServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._cache = GrpcClientCache(self._stub)
+        self._channel = grpc.insecure_channel(self.address, options=options)
+        self._stub = type(self._stub)(self._channel)
+        self._cache = type(self._cache)(self._stub)
 
 
 def may_have_waiting_trials(storage: BaseStorage, study_id: int) -> bool:

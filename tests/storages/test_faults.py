@@ -33,7 +33,6 @@ import services
 
 from optuna_quant.storages import reconnection
 from optuna_quant.storages import retrying
-from optuna_quant.storages.bulk_writes import Parameter
 from optuna_quant.storages.bulk_writes import write_trial
 from optuna_quant.storages.journal_redis import JournalRedis
 from optuna_quant.storages.lost_connection import is_crowded
@@ -43,6 +42,8 @@ from optuna_quant.storages.reconnection import StorageLostError
 from optuna_quant.storages.retrying import RetryingStorage
 from optuna_quant.storages.trial_starts import STARTED_BY
 from optuna_quant.storages.write_buffer import buffered_writes
+from optuna_quant.storages.written_values import Parameter
+from optuna_quant.storages.written_values import Written
 
 
 SERVERS = list(own_servers.KINDS)
@@ -229,7 +230,7 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
 
     monkeypatch.setattr(retrying.RetryingStorage, "repeat", repeat)
     params = [Parameter(f"op{i}", i % 2, CHOICES) for i in range(30)]
-    write_trial(storage, trial, params, user_attrs={}, system_attrs={})
+    write_trial(storage, study, trial, Written(params, {}, {}))
     restart.join()
     assert storage.get_trial(trial).params == {
         param.name: CHOICES.choices[int(param.internal_value)] for param in params

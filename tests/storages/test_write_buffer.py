@@ -27,11 +27,13 @@ import services
 from spaces import make_space
 
 from optuna_quant.storages import bulk_writes
-from optuna_quant.storages.bulk_writes import Parameter
+from optuna_quant.storages import database_writes
 from optuna_quant.storages.bulk_writes import write_trial
 from optuna_quant.storages.retrying import RetryingStorage
 from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.storages.write_buffer import unbuffered
+from optuna_quant.storages.written_values import Parameter
+from optuna_quant.storages.written_values import Written
 
 
 KINDS = ["memory", *services.STORAGES]
@@ -242,9 +244,11 @@ def test_space_writes_all_its_parameters_at_once(
     calls: list[int] = []
     real = bulk_writes.write_trial
 
-    def counted(storage: Any, trial_id: int, params: Any, **attrs: Any) -> None:
-        calls.append(len(params))
-        real(storage, trial_id, params, **attrs)
+    def counted(
+        storage: Any, study_id: int, trial_id: int, written: Written, **known: Any
+    ) -> None:
+        calls.append(len(written.params))
+        real(storage, study_id, trial_id, written, **known)
 
     monkeypatch.setattr("optuna_quant.storages.write_buffer.write_trial", counted)
     config = space.suggest(trial)
@@ -349,7 +353,9 @@ def test_distribution_that_does_not_fit_is_an_error_and_the_rest_is_as_in_optuna
     params = {}
     for hold in (False, True):
         # Another process, which knows nothing of the study yet.
-        study._storage = pickle.loads(pickle.dumps(study._storage)) if hold else study._storage
+        if hold:
+            study = copy.copy(study)
+            study._storage = pickle.loads(pickle.dumps(study._storage))
         trial = study.ask()
         with pytest.raises(ValueError):
             if hold:
@@ -369,10 +375,9 @@ def test_unknown_trial_is_an_error(study: optuna.Study) -> None:
     with pytest.raises(KeyError):
         write_trial(
             study._storage,
+            study._study_id,
             12345,
-            [Parameter("x", 0.5, FloatDistribution(0, 1))],
-            user_attrs={},
-            system_attrs={},
+            Written([Parameter("x", 0.5, FloatDistribution(0, 1))], {}, {}),
         )
 
 
@@ -383,7 +388,7 @@ def test_parameter_that_is_there_keeps_its_value(study: optuna.Study) -> None:
     distribution = FloatDistribution(0, 1)
     params = [Parameter(name, 0.25, distribution) for name in ("w", "x", "y", "w")]
     for _ in range(2):  # As after a connection that broke at the very end.
-        write_trial(study._storage, trial._trial_id, params, user_attrs={}, system_attrs={})
+        write_trial(study._storage, study._study_id, trial._trial_id, Written(params, {}, {}))
     assert fresh(study)[0].params == {"x": x, "w": 0.25, "y": 0.25}
 
 
@@ -392,13 +397,13 @@ def test_database_is_asked_for_distributions_once_in_a_process(
     study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    real = bulk_writes._distributions
+    real = database_writes._distributions
 
     def counted(session: Any, study_id: int, names: Any, texts: Any) -> Any:
         asked.append(len(names))
         return real(session, study_id, names, texts)
 
-    monkeypatch.setattr(bulk_writes, "_distributions", counted)
+    monkeypatch.setattr(database_writes, "_distributions", counted)
     for _ in range(3):
         trial = study.ask()
         with buffered_writes(trial):
