@@ -9,11 +9,8 @@ tests/test_optuna_names.py keeps that list complete, and finds private names in 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -159,24 +156,6 @@ def given_value(trial: optuna.trial.BaseTrial, name: str) -> object:
     return attrs.get("fixed_params", {}).get(name)
 
 
-def distributions_elsewhere(
-    trial: optuna.trial.BaseTrial,
-) -> Iterator[tuple[str, Mapping[str, BaseDistribution]]]:
-    """The distributions that the sampler of a running trial has, and those of the study.
-
-    Args:
-        trial:
-            The trial.
-
-    Yields:
-        Whose they are, in words, and the distributions by name.
-    """
-    if isinstance(trial, Trial):
-        yield "of the sampler", trial.relative_search_space or {}
-        for other in trial.study.get_trials(deepcopy=False):
-            yield f"of trial {other.number}", other.distributions
-
-
 def is_stopping(study: optuna.Study) -> bool:
     """Whether ``study.stop`` was called in this process, and other threads end their trials."""
     return bool(study._stop_flag)
@@ -222,32 +201,6 @@ def has_file(storage: BaseStorage) -> bool:
             return bool(is_there())
     file = file_of(storage)
     return file is None or file.exists()
-
-
-@contextlib.contextmanager
-def database_session(storage: RDBStorage) -> Iterator[Session]:
-    """A transaction; an error of the database becomes a ``StorageInternalError``, as in Optuna.
-
-    Raises:
-        sqlalchemy.exc.IntegrityError:
-            If another process has written the same.
-        optuna.exceptions.StorageInternalError:
-            If anything else goes wrong in the database.
-    """
-    from sqlalchemy.exc import IntegrityError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    session = storage.scoped_session()
-    try:
-        yield session
-        session.commit()
-    except Exception as error:
-        session.rollback()
-        if isinstance(error, SQLAlchemyError) and not isinstance(error, IntegrityError):
-            raise StorageInternalError(f"A transaction has failed: {error}") from error
-        raise
-    finally:
-        session.close()
 
 
 def set_attributes(
@@ -433,21 +386,6 @@ class RetryingGrpcStorage(GrpcStorageProxy):
         self._cache = type(self._cache)(self._stub)
 
 
-def may_have_waiting_trials(storage: BaseStorage, study_id: int) -> bool:
-    """Whether a study has trials in its queue, as far as that can be told at little cost."""
-    storage = bare_storage(storage)
-    if not isinstance(storage, RDBStorage):
-        return True
-    from sqlalchemy import select
-
-    trials = database_models().TrialModel
-    waiting = select(trials.trial_id).where(
-        trials.study_id == study_id, trials.state == TrialState.WAITING
-    )
-    with database_session(storage) as session:
-        return session.scalar(waiting.limit(1)) is not None
-
-
 def ping(storage: BaseStorage) -> None:
     """Make a new connection to the server of a storage; do nothing where there is none.
 
@@ -466,40 +404,6 @@ def ping(storage: BaseStorage) -> None:
             storage._backend._redis.ping()
     elif isinstance(storage, GrpcStorageProxy):
         storage.wait_server_ready(timeout=2.0)
-
-
-def release_connection(storage: BaseStorage) -> None:
-    """Give up this thread's connection, which may be in the middle of something."""
-    storage = bare_storage(storage)
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-
-
-def is_database(storage: BaseStorage) -> bool:
-    """Whether a storage, or what is behind its cache, is a database."""
-    return isinstance(bare_storage(storage), RDBStorage)
-
-
-def close_connections(storage: BaseStorage) -> None:
-    """Close all connections to a database that are not in use right now."""
-    storage = bare_storage(storage)
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def watch_errors(storage: BaseStorage, note: Callable[[], None]) -> None:
-    """Call ``note``, in the thread at work, whenever the connection to a database breaks."""
-    storage = bare_storage(storage)
-    if not isinstance(storage, RDBStorage):
-        return
-    from sqlalchemy import event
-
-    def handle(context: Any) -> None:
-        if context.is_disconnect:
-            note()
-
-    event.listen(storage.engine, "handle_error", handle)
 
 
 def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int]:

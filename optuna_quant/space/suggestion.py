@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution
+from optuna.trial import Trial
 
 from optuna_quant import _optuna
 from optuna_quant.storages.write_buffer import buffered_writes
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Mapping
     from collections.abc import Sequence
 
     import optuna
+    from optuna.distributions import BaseDistribution
 
     from optuna_quant.space.keys import RecipeValue
     from optuna_quant.space.tunable import Parameter
@@ -51,7 +55,7 @@ def suggest_params(
 def _difference(trial: optuna.trial.BaseTrial, parameters: Sequence[Parameter]) -> str | None:
     """What parameter has other choices in the sampler or in another trial, if one has."""
     own = {p.name: CategoricalDistribution(p.choices) for p in parameters}
-    for whose, distributions in _optuna.distributions_elsewhere(trial):
+    for whose, distributions in _distributions_elsewhere(trial):
         for name, other in distributions.items():
             if name in own and other != own[name]:
                 return (
@@ -59,6 +63,24 @@ def _difference(trial: optuna.trial.BaseTrial, parameters: Sequence[Parameter]) 
                     "than in the one that is asked here"
                 )
     return None
+
+
+def _distributions_elsewhere(
+    trial: optuna.trial.BaseTrial,
+) -> Iterator[tuple[str, Mapping[str, BaseDistribution]]]:
+    """The distributions that the sampler of a running trial has, and those of the study.
+
+    Args:
+        trial:
+            The trial.
+
+    Yields:
+        Whose they are, in words, and the distributions by name.
+    """
+    if isinstance(trial, Trial):
+        yield "of the sampler", trial.relative_search_space or {}
+        for other in trial.study.get_trials(deepcopy=False):
+            yield f"of trial {other.number}", other.distributions
 
 
 def _suggested(

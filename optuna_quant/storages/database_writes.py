@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from optuna.exceptions import StorageInternalError
 
 from optuna_quant._optuna import database_models
-from optuna_quant._optuna import database_session
 from optuna_quant._optuna import set_attributes
+from optuna_quant.storages.database import database_session
 from optuna_quant.storages.distribution_texts import DistributionTexts
 from optuna_quant.storages.lost_connection import is_lost_connection
 from optuna_quant.storages.rdb import CachingRDBStorage
