@@ -18,7 +18,7 @@ from optuna_quant.backends.onnxruntime.model.model import SourceModel
 from optuna_quant.backends.onnxruntime.model.model import external_location
 from optuna_quant.backends.onnxruntime.model.model import external_tensors
 from optuna_quant.backends.onnxruntime.model.model import load_model
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.backends.onnxruntime.model.session_model import SessionModel
 from optuna_quant.costs.comparison import RANDOM_INPUTS
 from optuna_quant.costs.model_pair import FeedOf
