@@ -13,7 +13,7 @@ from onnx import numpy_helper
 import onnxruntime as ort
 import pytest
 
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import contextlib
 
 from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.exit_codes import MET
+from optuna_quant.cli.listening import add_address
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.recorded import add_recorded
 from optuna_quant.cli.recorded import recorded_storage
@@ -28,15 +29,7 @@ def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "not. It does not ask for a password.",
     )
     add_recorded(parser, "all studies of the storage")
-    parser.add_argument(
-        "--host",
-        default="localhost",
-        help="the address to listen on; 0.0.0.0 for all addresses of this machine (default: "
-        "localhost)",
-    )
-    parser.add_argument(
-        "--port", type=_port, default=8080, help="the port to listen on (default: 8080)"
-    )
+    add_address(parser, port=8080, least=0)
     parser.add_argument(
         "--artifact-dir",
         metavar="DIR",
@@ -92,13 +85,6 @@ def run(args: argparse.Namespace) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
     return MET
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 65536:
-        raise argparse.ArgumentTypeError(f"it must be from 0 to 65535, but is {value}")
-    return value
 
 
 def _count(text: str) -> int:

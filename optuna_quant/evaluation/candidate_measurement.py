@@ -16,14 +16,14 @@ from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.base import SimulatesCandidates
 from optuna_quant.backends.base import TrainingFunctionError
 from optuna_quant.backends.base import TrainsCandidates
+from optuna_quant.evaluation.asked_between_batches import AskedBetweenBatches
 from optuna_quant.evaluation.difference import difference_of
 from optuna_quant.evaluation.function import FunctionEvaluation
-from optuna_quant.evaluation.function import GivenScores
+from optuna_quant.evaluation.given_scores import GivenScores
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.rebuild import built
 from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.evaluation.study_training import StudyTraining
-from optuna_quant.evaluation.timeout import AskedBetweenBatches
 from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.trial_record import write_failure
 from optuna_quant.evaluation.user_code import place
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
     from optuna_quant.evaluation.guarded import GuardedEvaluation
     from optuna_quant.evaluation.model_reuse import ModelReuse
+    from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
     from optuna_quant.evaluation.sampled import SampledTrial
-    from optuna_quant.evaluation.sampled import SampleEvaluation
     from optuna_quant.evaluation.setup import ObjectiveSetup
     from optuna_quant.evaluation.study_samples import StudySamples
     from optuna_quant.evaluation.trial_record import TrialRecord

@@ -18,8 +18,8 @@ from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.guarded import GuardedEvaluation
 from optuna_quant.evaluation.model_reuse import ModelReuse
 from optuna_quant.evaluation.running_trials import RunningTrials
-from optuna_quant.evaluation.sampled import SampleEvaluation
-from optuna_quant.evaluation.sampled import Watch
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
+from optuna_quant.evaluation.sample_evaluation import Watch
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.setup import ObjectiveSetup
 from optuna_quant.evaluation.study_samples import StudySamples
@@ -81,8 +81,8 @@ class QuantObjective:
             Gives the metric of a model, or the scores of its samples, see
             :class:`~optuna_quant.evaluation.function.FunctionEvaluation`. A function gets the
             runtime's own object of the model, such as an ``onnxruntime.InferenceSession``. Or it
-            is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation`, which gets the model
-            and gives the scores of some samples.
+            is a :class:`~optuna_quant.evaluation.sample_evaluation.SampleEvaluation`, which gets
+            the model and gives the scores of some samples.
         criterion:
             When a metric is good enough.
         stopping:
@@ -93,8 +93,9 @@ class QuantObjective:
         seed:
             The seed of the order in which samples are evaluated. The first worker's counts.
         watch:
-            Called with an :class:`~optuna_quant.evaluation.sampled.EvaluationProgress` while a
-            model is evaluated, at most ten times a second.
+            Called with an
+            :class:`~optuna_quant.evaluation.sample_evaluation.EvaluationProgress` while a model is
+            evaluated, at most ten times a second.
         started:
             Called with the study, the number of a trial and its configuration when it starts.
         wait_timeout:

@@ -233,7 +233,7 @@ def test_plans_do_not_change_their_way_by_what_comes_later(name: str) -> None:
         if any(claim(trial).broken_promises for trial in study.trials):
             continue  # A broken promise does change it.
         seen = list(dict.fromkeys(key for _, key, _ in asked(study)))
-        session = study.sampler._session(study)
+        session = study.sampler._sessions.of(study)
         replay = session.policy._begin(session.history)
         replay.advance()
         assert replay.is_over

@@ -21,10 +21,8 @@ from samplers.parallel_worker import key_of
 from samplers.parallel_worker import sampler_of
 from samplers.parallel_worker import undisturbed
 import services
-from spaces import make_space
 from zygote import Zygote
 
-from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
@@ -102,12 +100,3 @@ def _most_at_once(study: optuna.Study, log: Log) -> int:
     ends = {line["number"]: line["time"] for line in log.read("end", study=study.study_name)}
     spans = [(line["time"], ends[line["number"]]) for line in started]
     return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
-
-
-def test_a_trial_of_this_process_is_not_stale(tmp_path: Path) -> None:
-    space = make_space(3)
-    study = optuna.create_study(direction="maximize", sampler=ExhaustiveQuantSampler(space))
-    first = study.ask()
-    study.sampler = ExhaustiveQuantSampler(space)
-    study.ask()
-    assert study.trials[first.number].state == TrialState.RUNNING

@@ -29,10 +29,10 @@ from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime import backend as backend_module
 from optuna_quant.backends.onnxruntime.calibration import statistics as statistics_module
-from optuna_quant.backends.onnxruntime.model import quantized_model
+from optuna_quant.backends.onnxruntime.model import session_maker
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.space.config import OpConfig
@@ -426,7 +426,7 @@ def test_session_options_are_used_and_kept() -> None:
 def test_runs_at_the_same_time_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, runs: int, threads: int
 ) -> None:
-    monkeypatch.setattr(quantized_model, "available_cores", lambda: cores)
+    monkeypatch.setattr(session_maker, "available_cores", lambda: cores)
     backend = make_backend()
     model = backend.quantize(backend.tuning_space().default())
     session = model.session_for(runs)

@@ -30,7 +30,7 @@ from optuna_quant.backends.onnxruntime.calibration.calibration import collect_st
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import serialized
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.backends.ranges.histogram import Histogram
 from optuna_quant.backends.ranges.histogram import StreamingHistogram
 from optuna_quant.backends.ranges.ranges import compute_range
