@@ -8,6 +8,7 @@ from optuna_quant.callbacks.exit_policy import Stop
 from optuna_quant.callbacks.exit_policy import StopReason
 from optuna_quant.callbacks.progress import Progress
 from optuna_quant.callbacks.publishing import Publishes
+from optuna_quant.callbacks.publishing import PublishesModels
 
 
-__all__ = ["ExitPolicy", "Progress", "Publishes", "Stop", "StopReason"]
+__all__ = ["ExitPolicy", "Progress", "Publishes", "PublishesModels", "Stop", "StopReason"]
