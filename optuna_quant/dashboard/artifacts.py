@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+import re
 import tempfile
 from typing import TYPE_CHECKING
 from typing import Any
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.artifacts import ArtifactStore
 
+
+TABLE = re.compile(r"trial_\d+_ops\.csv")
+"""The names of the tables."""
 
 _OF_THE_RECORD = ["op", "op_type", "mode", "activation", "weight"]
 
