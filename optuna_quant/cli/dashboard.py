@@ -6,6 +6,8 @@ import argparse
 import contextlib
 
 from optuna_quant.cli.argument_parser import CommandParser
+from optuna_quant.cli.artifact_dir import add_artifact_dir
+from optuna_quant.cli.artifact_dir import artifact_store
 from optuna_quant.cli.exit_codes import MET
 from optuna_quant.cli.listening import add_address
 from optuna_quant.cli.messages import say
@@ -30,10 +32,10 @@ def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
     )
     add_recorded(parser, "all studies of the storage")
     add_address(parser, port=8080, least=0)
-    parser.add_argument(
-        "--artifact-dir",
-        metavar="DIR",
-        help="a directory for files of the studies, made if it is not there",
+    add_artifact_dir(
+        parser,
+        "a directory for files of the studies, made if it is not there: that of tune, to download "
+        "models",
     )
     parser.add_argument(
         "--max-parameters",
@@ -52,8 +54,6 @@ def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the dashboard until Ctrl-C."""
-    from pathlib import Path
-
     import optuna
 
     from optuna_quant._common.nearest import did_you_mean
@@ -69,16 +69,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"--study-name: there is no study {name!r} in the storage.{did_you_mean(name, names)}"
         )
-    store = None
-    if args.artifact_dir is not None:
-        Path(args.artifact_dir).mkdir(parents=True, exist_ok=True)
-        store = optuna.artifacts.FileSystemArtifactStore(args.artifact_dir)
     with serving(
         storage,
         host=args.host,
         port=args.port,
         study_name=name,
-        artifact_store=store,
+        artifact_store=artifact_store(args),
         max_parameters=args.max_parameters,
     ) as server:
         say(f"The dashboard is at http://{args.host}:{server.server_port}/ Ctrl-C ends it.")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Model
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.config import QuantConfig
@@ -126,6 +127,10 @@ class QuantObjective:
         annotate:
             Called with each trial at its end, when it has a result or was stopped early, to add
             user attributes: they are written with the rest. It must not raise.
+        on_met:
+            Called with a trial and its model, as it is deployed, when the model meets the
+            criterion: to keep the model, which is otherwise built again when it is wanted. That
+            is before ``annotate``, and while the trial still runs. It must not raise.
 
     Raises:
         TypeError:
@@ -154,6 +159,7 @@ class QuantObjective:
         costs: Callable[[QuantConfig], Mapping[str, float]] | None = None,
         constrain: bool = True,
         annotate: Callable[[optuna.Trial], None] | None = None,
+        on_met: Callable[[optuna.Trial, Model], None] | None = None,
     ) -> None:
         check_arguments("QuantObjective", backend, space, evaluate, criterion)
         _check_direction(evaluate, criterion)
@@ -193,6 +199,7 @@ class QuantObjective:
             judged_by=self._studies.judged_by,
             constrain=constrain,
             started=started,
+            on_met=on_met,
         )
         self._lost: list[int] = []
 
