@@ -18,6 +18,9 @@ from typing import NamedTuple
 import warnings
 
 
+_NOTHING = logging.CRITICAL + 1
+
+
 class SharedChange:
     """A change that is made when the first thread enters, and undone when the last one leaves.
 
@@ -101,21 +104,24 @@ def ignoring(warned: Sequence[Ignored]) -> Iterator[None]:
 
 
 @contextmanager
-def only_errors(loggers: Sequence[str]) -> Iterator[None]:
+def only_errors(loggers: Sequence[str], *, silent: Sequence[str] = ()) -> Iterator[None]:
     """Loggers that say nothing less than errors.
 
     Args:
         loggers:
             Their names.
+        silent:
+            The names of loggers that say nothing at all: those of errors that are raised as well.
     """
-    found = [logging.getLogger(name) for name in loggers]
-    levels = [logger.level for logger in found]
-    for logger in found:
-        logger.setLevel(logging.ERROR)
+    wanted = {**dict.fromkeys(loggers, logging.ERROR), **dict.fromkeys(silent, _NOTHING)}
+    found = {logging.getLogger(name): level for name, level in wanted.items()}
+    levels = {logger: logger.level for logger in found}
+    for logger, level in found.items():
+        logger.setLevel(level)
     try:
         yield
     finally:
-        for logger, level in zip(found, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 

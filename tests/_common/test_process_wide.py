@@ -56,6 +56,20 @@ def test_levels_do_not_leak_from_threads_that_overlap() -> None:
     assert logger.level == logging.INFO
 
 
+def test_loggers_of_errors_that_are_raised_as_well_say_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = "optuna_quant_test_errors", "optuna_quant_test_silent"
+    for _ in range(2):
+        with only_errors(names[:1], silent=names[1:]):
+            for name in names:
+                logging.getLogger(name).warning("less")
+                logging.getLogger(name).critical("most")
+    logging.getLogger(names[1]).warning("afterwards")
+    said = [(record.name, record.message) for record in caplog.records]
+    assert said == [(names[0], "most")] * 2 + [(names[1], "afterwards")]
+
+
 def test_what_a_user_sets_meanwhile_stays() -> None:
     with warnings.catch_warnings():
         before = list(warnings.filters)

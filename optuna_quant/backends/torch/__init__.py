@@ -11,7 +11,7 @@ from optuna_quant.backends.torch.backend import TorchBackend
 from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
 from optuna_quant.backends.torch.converted.loading import load
 from optuna_quant.backends.torch.converted.model import TorchModel
-from optuna_quant.backends.torch.converted.saving import ModelFileError
+from optuna_quant.backends.torch.converted.model_files import ModelFileError
 from optuna_quant.backends.torch.qat.prepared import PreparedModule
 from optuna_quant.backends.torch.qat.run import Checkpoint
 from optuna_quant.backends.torch.qat.run import TrainingRun

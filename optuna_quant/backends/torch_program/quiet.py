@@ -37,9 +37,13 @@ def in_evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
             each.training = training
 
 
+_TALKATIVE = ("torch.onnx", "torch.fx", "torch.export")
+_RAISED_AS_WELL = ("torch._subclasses.fake_tensor",)
+
+
 @contextmanager
 def _without_idle_lines() -> Iterator[None]:
-    with only_errors(["torch.onnx", "torch.fx", "torch.export"]), ignoring(_IDLE):
+    with only_errors(_TALKATIVE, silent=_RAISED_AS_WELL), ignoring(_IDLE):
         yield
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from optuna_quant.backends.torch.program.called import CalledProgram
+from optuna_quant.backends.torch.program.content import structure_digest
 
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class SimulatedModel:
     def fingerprint(self) -> str:
         """A content hash of what it computes."""
         return self.plan.fingerprint
+
+    @property
+    def structure(self) -> str:
+        """A hash of how the program computes, whatever its weights and its configuration are."""
+        return structure_digest(self._program.original)
 
     @property
     def form(self) -> CallForm:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.converted.lowering import LoweredProgram
     from optuna_quant.backends.torch.converted.writing import WrittenOp
+    from optuna_quant.backends.torch.converted.writing import WrittenProgram
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
     from optuna_quant.backends.torch_program.call import CallForm
     from optuna_quant.backends.torch_program.export import ModuleProgram
@@ -87,6 +88,18 @@ def convert(
     """
     with torch.no_grad():
         written = write_program(switched, plan)
-        make_tensors_on(written.graph, torch.device("cpu"))
-        program = without_examples(export_graph(written.graph, exported.program))
+        program = exported_form(written, exported)
     return ConvertedProgram(program, written.ops, switched.form, configuration)
+
+
+def exported_form(written: WrittenProgram, exported: ModuleProgram) -> ExportedProgram:
+    """A written program as an exported one, which computes on the CPU.
+
+    Args:
+        written:
+            The program.
+        exported:
+            What it was made from, as it was exported.
+    """
+    make_tensors_on(written.graph, torch.device("cpu"))
+    return without_examples(export_graph(written.graph, exported.program))

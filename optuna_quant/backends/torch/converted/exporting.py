@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ORIGIN = "quant_op"
 """The key of an op's name in the ``meta["custom"]`` of its node."""
 
+_AUTO = torch.export.Dim.AUTO
+
 _OF_THIS_PROCESS = ("from_node", "stack_trace", "torch_fn")
 """What nodes hold of places in code and in memory."""
 
@@ -34,10 +36,21 @@ def export_graph(graph: GraphModule, like: ExportedProgram) -> ExportedProgram:
     """
     args, shapes = inputs_like(like)
     _keep_origins(graph)
-    with torch.no_grad(), without_idle_output(), torch.fx.traceback.preserve_node_meta():
-        found = torch.export.export(graph, args, dynamic_shapes=shapes, strict=False)
+    try:
+        found = _exported(graph, args, shapes)
+    except torch._dynamo.exc.UserError:
+        # More than a range is asked of an axis, such as that it is a multiple of a number.
+        free = (None if each is None else dict.fromkeys(each, _AUTO) for each in shapes)
+        found = _exported(graph, args, tuple(free))
     _keep_origins(found.graph_module)
     return found
+
+
+def _exported(
+    graph: GraphModule, args: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> ExportedProgram:
+    with torch.no_grad(), without_idle_output(), torch.fx.traceback.preserve_node_meta():
+        return torch.export.export(graph, args, dynamic_shapes=shapes, strict=False)
 
 
 def without_examples(program: ExportedProgram) -> ExportedProgram:
@@ -99,7 +112,7 @@ def _dim(size: Any, program: ExportedProgram) -> Any:
     symbol = size.node.expr
     bounds = program.range_constraints.get(symbol)
     if not symbol.is_Symbol or bounds is None:
-        return torch.export.Dim.AUTO
+        return _AUTO
     least = int(bounds.lower) if bounds.lower.is_Integer else 0
     most = int(bounds.upper) if bounds.upper.is_Integer else None
     return torch.export.Dim(f"axis_{symbol}", min=max(least, 0), max=most)

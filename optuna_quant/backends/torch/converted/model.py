@@ -19,7 +19,8 @@ from optuna_quant.backends.torch.candidates.simulated import array_of
 from optuna_quant.backends.torch.candidates.simulated import check_names
 from optuna_quant.backends.torch.converted.saving import save_package
 from optuna_quant.backends.torch.converted.saving import save_program
-from optuna_quant.backends.torch.converted.saving import save_state_dict
+from optuna_quant.backends.torch.converted.state_files import SavedState
+from optuna_quant.backends.torch.converted.state_files import write_state
 from optuna_quant.backends.torch.graph.switched import tensor_of
 from optuna_quant.backends.torch.program.called import CalledProgram
 
@@ -230,11 +231,13 @@ class TorchModel:
     def save_state_dict(self, path: str | os.PathLike[str]) -> None:
         """Write the integers, scales and floats of the program, with its configuration.
 
-        :func:`torch.load` gives a dictionary with ``"state_dict"``, whose names are the paths of
-        the module's parameters, and ``"configuration"``, the JSON text of the configuration.
+        :func:`optuna_quant.backends.torch.load` makes the program again of it and a module of the
+        same code. :func:`torch.load` gives a dictionary with ``"state_dict"``, whose names are the
+        paths of the module's parameters, and ``"configuration"``, the JSON text of the
+        configuration.
 
         Args:
             path:
                 The file, which is replaced as a whole.
         """
-        save_state_dict(self.converted, path)
+        write_state(SavedState.of(self.converted, self._simulated), path)

@@ -200,11 +200,20 @@ def unpacked(codes: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
 
     Args:
         codes:
-            Packed codes of 2, 4 or 8 bits.
+            Packed codes, as :func:`packed` gives them.
         bits:
             Bits of a code.
         columns:
             How many codes a row has.
     """
-    shifted = [(codes >> shift) & ((1 << bits) - 1) for shift in range(0, 8, bits)]
-    return torch.stack(shifted, -1).flatten(-2)[:, :columns]
+    whole = codes.shape[1] * 8 // bits
+    parts = []
+    start = lowest = 0
+    for width in _planes(bits):
+        end = start + whole * width // 8
+        plane = codes[:, start:end]
+        shifted = [(plane >> shift) & ((1 << width) - 1) for shift in range(0, 8, width)]
+        parts.append(torch.stack(shifted, -1).flatten(-2) << lowest)
+        start, lowest = end, lowest + width
+    found = parts[0] if len(parts) == 1 else parts[0] | parts[1]
+    return found[:, :columns]

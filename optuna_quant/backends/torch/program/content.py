@@ -18,7 +18,21 @@ def program_digest(graph: GraphModule) -> str:
         graph:
             The graph module.
     """
-    found = hashlib.sha256(b"torch program 1\n")
+    return _digest(graph, "torch program 1", with_values=True)
+
+
+def structure_digest(graph: GraphModule) -> str:
+    """A hash of how a graph module computes, whatever the values of its tensors are.
+
+    Args:
+        graph:
+            The graph module.
+    """
+    return _digest(graph, "torch structure 1", with_values=False)
+
+
+def _digest(graph: GraphModule, kind: str, *, with_values: bool) -> str:
+    found = hashlib.sha256(f"{kind}\n".encode())
     numbers = {node: number for number, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
         args = torch.fx.node.map_aggregate(node.args, partial(_content, numbers))
@@ -28,11 +42,13 @@ def program_digest(graph: GraphModule) -> str:
         found.update(repr((node.op, str(node.target), args, kwargs)).encode())
     for name, nested in graph.named_children():
         if isinstance(nested, GraphModule):  # The branches of torch.cond, for instance.
-            found.update(repr((name, program_digest(nested))).encode())
+            digest = _digest(nested, kind, with_values=with_values)
+            found.update(repr((name, digest)).encode())
     for name, tensor in sorted(graph.named_buffers(recurse=False)):
-        values = tensor.detach().cpu().contiguous()
-        found.update(repr((name, str(values.dtype), tuple(values.shape))).encode())
-        found.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        if with_values:
+            values = tensor.detach().cpu().contiguous()
+            found.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

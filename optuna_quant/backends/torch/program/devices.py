@@ -33,8 +33,11 @@ def on_device(exported: ModuleProgram, device: torch.device | None) -> ModulePro
     """
     if device is None:
         return exported
+    copied = copy.deepcopy(exported.program)
+    for before, after in zip(exported.program.graph.nodes, copied.graph.nodes, strict=True):
+        after.name = before.name  # A copy has others for names of Python, such as "input".
     with without_idle_output():
-        moved = move_to_device_pass(copy.deepcopy(exported.program), str(device))
+        moved = move_to_device_pass(copied, str(device))
     return replace(exported, program=moved)
 
 

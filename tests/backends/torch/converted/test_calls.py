@@ -95,6 +95,20 @@ def test_sizes_of_one_name_must_agree() -> None:
         model(torch.ones(4, 3), torch.ones(5, 3))
 
 
+def test_an_axis_may_have_to_be_a_multiple_of_a_number(tmp_path: Path) -> None:
+    class Halved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x).reshape(2, -1, 3)
+
+    backend = TorchBackend(Halved(), torch.ones(4, 8), approach="dynamic")
+    backend.quantize(backend.tuning_space().default()).save(tmp_path / "net.pt2")
+    assert load(tmp_path / "net.pt2", lower=False)(torch.ones(6, 8)).shape == (2, 3, 3)
+
+
 def test_integers_may_be_of_another_width() -> None:
     net = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 4))
     tokens = torch.arange(6).reshape(2, 3)

@@ -42,6 +42,18 @@ def exported() -> tuple[nn.Module, torch.Tensor, object]:
     return net, x, export_program(net, x[:2])
 
 
+@pytest.mark.parametrize("module", [nn.Linear(4, 2), nn.Sequential(nn.Linear(4, 2))])
+def test_an_input_may_have_the_name_of_a_function_of_python(module: nn.Module) -> None:
+    """As ``input``, which PyTorch's own modules have."""
+    program = export_program(module, torch_modules.samples(6, 4))
+    moved = on_device(program, META)
+    (name,) = program.form.inputs
+    assert name == "input"
+    assert name in [node.name for node in moved.program.graph.nodes]
+    (found,) = SwitchedProgram(moved, META).original(torch.ones(6, 4, device=META))
+    assert found.shape == (6, 2)
+
+
 def test_tensors_that_a_program_makes_are_on_its_device() -> None:
     """On the device "meta" tensors have shapes alone: one of the CPU beside them is an error."""
     _, x, program = exported()
