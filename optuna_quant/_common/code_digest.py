@@ -126,6 +126,8 @@ def _library_folders() -> tuple[str, ...]:
     return tuple({os.path.realpath(folder) + os.sep for folder in folders})
 
 
+# Each function of a module asks, and to resolve the links of its path takes long.
+@functools.lru_cache(maxsize=4096)
 def _is_installed(file: str | None) -> bool:
     """Whether a module is of a package or of Python, rather than the user's own."""
     if file is None:
@@ -369,7 +371,7 @@ def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
             yield from _instructions(constant)
 
 
-# Reading bytecode takes most of the time of a hash, and equal code has equal names.
+# Reading bytecode takes long, and equal code has equal names.
 @functools.lru_cache(maxsize=4096)
 def _global_names(code: CodeType) -> frozenset[str]:
     return frozenset(
