@@ -22,7 +22,7 @@ def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
             yield from _instructions(constant)
 
 
-# Reading bytecode takes most of the time of a hash, and equal code has equal names.
+# Reading bytecode takes long, and equal code has equal names.
 @functools.lru_cache(maxsize=4096)
 def global_names(code: CodeType) -> frozenset[str]:
     """The globals that code reads."""

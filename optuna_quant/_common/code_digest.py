@@ -125,6 +125,8 @@ def _library_folders() -> tuple[str, ...]:
     return tuple({os.path.realpath(folder) + os.sep for folder in folders})
 
 
+# Each function of a module asks, and to resolve the links of its path takes long.
+@functools.lru_cache(maxsize=4096)
 def _is_installed(file: str | None) -> bool:
     """Whether a module is of a package or of Python, rather than the user's own."""
     if file is None:

@@ -13,7 +13,8 @@ from typing import TypeAlias
 import numpy as np
 
 from optuna_quant.samplers._models.loss_residuals import Residuals
-from optuna_quant.samplers._models.loss_residuals import correlations
+from optuna_quant.samplers._models.loss_residuals import correlations_of
+from optuna_quant.samplers._models.loss_residuals import positions
 from optuna_quant.samplers._models.observed_loss import LossScale
 from optuna_quant.samplers._models.observed_loss import Observed
 
@@ -133,7 +134,7 @@ class LossModel:
     guessed: NDArray[np.bool_] | None = None
     _fit: _Fit | None = None
 
-    @property
+    @cached_property
     def weights(self) -> Floats:
         """What each op adds to the error in each option, of shape ``(ops, options)``."""
         return self._weights(self._theta)
@@ -175,6 +176,7 @@ class LossModel:
         if not used:
             return self
         deviations, mean = self._prior_deviations, self._prior_mean
+        options = np.array([each.options for each in used])
         bends = self._off.bends(used)
         # However much is gained, it says no more than that nothing is lost.
         losses = np.maximum([o.loss for o in used], -bends)
@@ -184,14 +186,15 @@ class LossModel:
         precision = _inverse(covariance)
         whitening = np.linalg.cholesky(precision).T
 
-        def objective(at: Floats) -> float:
-            off = np.arcsinh(self._losses(at, used)[0] / bends) - bent
+        def value_of(at: Floats, expected: Floats) -> float:
+            off = np.arcsinh(expected / bends) - bent
             return float(off @ precision @ off + np.square((at - mean) / deviations).sum())
 
-        value = objective(theta)
+        summed = self._summed(theta, options)
+        value = value_of(theta, summed.losses)
         damping = 1e-3
+        predicted, rows = self._bent(summed, options, bends)
         for _ in range(_MOST_ITERATIONS):
-            predicted, rows = self._bent(theta, used)
             step = deviations * _step(
                 whitening @ (rows * deviations),
                 whitening @ (bent - predicted),
@@ -200,10 +203,12 @@ class LossModel:
             )
             moved = theta + np.clip(step, -2.0, 2.0)
             moved[1] = np.clip(moved[1], _LEAST_EXPONENT, _MOST_EXPONENT)
-            found = objective(moved)
+            summed = self._summed(moved, options)
+            found = value_of(moved, summed.losses)
             if found <= value:
                 done = value - found < 1e-9 * (1 + value)
                 theta, value = moved, found
+                predicted, rows = self._bent(summed, options, bends)
                 damping = max(damping / 4, 1e-9)
                 if done:
                     break
@@ -211,7 +216,6 @@ class LossModel:
                 damping *= 6
                 if damping > 1e9:
                     break
-        predicted, rows = self._bent(theta, used)
         scaled = rows * deviations
         covariance = self._off.covariance(self._weights(theta), used, losses)
         fit = _Fit(
@@ -236,10 +240,11 @@ class LossModel:
             return Prediction(0.0, 0.0)
         spread = 0.0
         if self._fit is not None:
-            spread = float(np.median([each.spread for each in self._fit.observed]))
+            spread = self._fit.spread
         wanted = [Observed(options, 0.0, spread=spread)]
         (bend,) = self._off.bends(wanted)
-        (value,), (row,) = self._bent(self._theta, wanted)
+        chosen = options[None, :]
+        (value,), (row,) = self._bent(self._summed(self._theta, chosen), chosen, np.array([bend]))
         loss = float(bend * math.sinh(min(value, _LARGEST_BENT)))
         scaled = row * self._prior_deviations
         (size,) = self._off.sizes(np.array([loss]), wanted)
@@ -247,8 +252,8 @@ class LossModel:
         if fit is None:
             variance = float(scaled @ scaled) + size**2
         else:
-            alike = correlations(self.weights, wanted, fit.observed)[0]
-            sizes = self._off.sizes(fit.losses, fit.observed)
+            known, sizes = self._known
+            alike = correlations_of(positions(self.weights, wanted), known)[0]
             # Where the nearest is further off the sum than is usual, this one may be as well.
             nearest = int(np.argmax(alike))
             unusual = min(sizes[nearest], abs(fit.residuals[nearest]))
@@ -264,6 +269,13 @@ class LossModel:
         (least,) = self._off.own_deviations(np.array([loss]), wanted)
         deviation = math.sqrt(max(variance, 0.0) + least**2)
         return Prediction(loss, deviation, float(bend))
+
+    @cached_property
+    def _known(self) -> tuple[Floats, Floats]:
+        """The points that the observations are, and how far they are off the sum."""
+        fit = self._fit
+        assert fit is not None
+        return positions(self.weights, fit.observed), self._off.sizes(fit.losses, fit.observed)
 
     @property
     def _theta(self) -> Floats:
@@ -332,46 +344,95 @@ class LossModel:
             found[self._first_option : self._first_kind][self.guessed.ravel()] = _GUESSED_DEVIATION
         return found
 
-    def _bent(self, theta: Floats, observed: Sequence[Observed]) -> tuple[Floats, Floats]:
-        """The loss of each on the scale that bends, and its derivatives, a row each."""
-        losses, rows = self._losses(theta, observed)
-        bends = self._off.bends(observed)
+    def _bent(
+        self, summed: _Summed, options: NDArray[np.int64], bends: Floats
+    ) -> tuple[Floats, Floats]:
+        """The losses on the scale that bends, and their derivatives, a row each."""
+        losses, rows = summed.losses, self._rows(summed, options)
         return np.arcsinh(losses / bends), rows / np.hypot(losses, bends)[:, None]
 
     def _chosen(self, options: NDArray[np.int64]) -> Floats:
         return np.asarray(self.sensitivities[np.arange(len(options)), options])
 
-    def _losses(self, theta: Floats, observed: Sequence[Observed]) -> tuple[Floats, Floats]:
-        """The loss of each, and its derivatives by the parameters, a row each."""
-        ops, count = self.sensitivities.shape
+    def _summed(self, theta: Floats, options: NDArray[np.int64]) -> _Summed:
+        """The losses that the sums give.
+
+        Args:
+            theta:
+                The parameters.
+            options:
+                The position of the option of each op, a row for each configuration.
+        """
         offset, exponent = float(theta[0]), float(theta[1])
-        weights = self._weights(theta)
-        losses = np.zeros(len(observed))
-        rows = np.zeros((len(observed), len(theta)))
-        places = np.arange(ops)
-        for k, each in enumerate(observed):
-            shares = weights[places, each.options]
-            total = float(shares.sum())
-            log_ratio = math.log(total / _REFERENCE_ERROR)
-            straight = math.exp(min(offset + exponent * log_ratio, 300.0))
-            most = self.scale.most
-            slope = straight
-            losses[k] = straight
-            if math.isfinite(most):
-                losses[k] = -most * math.expm1(-straight / most)
-                slope = straight * math.exp(-straight / most)
-            rows[k, 0] = slope
-            rows[k, 1] = slope * log_ratio
-            by_op = slope * exponent * shares / total
-            rows[k, 2 : self._first_option] = by_op
-            rows[k, self._first_option + places * count + each.options] = by_op
-            if self.kinds is not None:
-                kinds = self.kinds[places, each.options]
-                np.add.at(rows[k], self._first_kind + kinds[kinds >= 0], by_op[kinds >= 0])
-            for group in () if self.shared is None else self.shared:
-                inside = group >= 0
-                np.add.at(rows[k], self._first_shared + group[inside], by_op[inside])
-        return losses, rows
+        shares = self._weights(theta).take(options + self._first_options)
+        totals = shares.sum(axis=1)
+        log_ratios = [math.log(total / _REFERENCE_ERROR) for total in totals.tolist()]
+        straight = [math.exp(min(offset + exponent * ratio, 300.0)) for ratio in log_ratios]
+        losses = slopes = straight
+        most = self.scale.most
+        if math.isfinite(most):
+            losses = [-most * math.expm1(-loss / most) for loss in straight]
+            slopes = [loss * math.exp(-loss / most) for loss in straight]
+        return _Summed(
+            exponent, shares, totals, np.array(log_ratios), np.array(losses), np.array(slopes)
+        )
+
+    def _rows(self, summed: _Summed, options: NDArray[np.int64]) -> Floats:
+        """The derivatives of the losses by the parameters, a row for each configuration."""
+        count, ops = options.shape
+        rows = np.zeros((count, self._parameters))
+        rows[:, 0] = summed.slopes
+        rows[:, 1] = summed.slopes * summed.log_ratios
+        by_op = (summed.slopes * summed.exponent)[:, None] * summed.shares
+        by_op /= summed.totals[:, None]
+        places = np.arange(count)[:, None]
+        rows[:, 2 : self._first_option] = by_op
+        rows[places, self._first_option + self._first_options + options] = by_op
+        if self.kinds is not None:
+            kinds = self.kinds.take(options + self._first_options)
+            rows[:, self._first_kind : self._first_shared] = _grouped(
+                by_op, kinds, self._first_shared - self._first_kind
+            )
+        for group in () if self.shared is None else self.shared:
+            rows[:, self._first_shared :] += _grouped(
+                by_op,
+                np.broadcast_to(group, (count, ops)),
+                self._parameters - self._first_shared,
+            )
+        return rows
+
+    @cached_property
+    def _first_options(self) -> NDArray[np.int64]:
+        """The place of the first option of each op among all options."""
+        ops, count = self.sensitivities.shape
+        return np.arange(0, ops * count, count, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Summed:
+    """The losses of some configurations by the sums of what their ops add, and what gives them.
+
+    Args:
+        exponent:
+            The exponent of the sums.
+        shares:
+            What each op adds to the error, a row for each configuration.
+        totals:
+            The sums of these.
+        log_ratios:
+            The logarithms of the sums, in reference errors.
+        losses:
+            The losses.
+        slopes:
+            Their derivatives by the logarithm of the scale.
+    """
+
+    exponent: float
+    shares: Floats
+    totals: Floats
+    log_ratios: Floats
+    losses: Floats
+    slopes: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,6 +463,20 @@ class _Fit:
     scaled: Floats
     residual_inverse: Floats
     total_inverse: Floats
+
+    @cached_property
+    def spread(self) -> float:
+        """How far the losses are off those of all possible samples, for one in the middle."""
+        return float(np.median([each.spread for each in self.observed]))
+
+
+def _grouped(values: Floats, groups: NDArray[np.int64], count: int) -> Floats:
+    """The sums of the values of each group, a row for each of theirs; -1 is in no group."""
+    rows = len(values)
+    inside = groups >= 0
+    places = (np.arange(rows)[:, None] * count + groups)[inside]
+    found = np.bincount(places, weights=values[inside], minlength=rows * count)
+    return np.asarray(found.reshape(rows, count))
 
 
 def _inverse(matrix: Floats) -> Floats:

@@ -251,7 +251,7 @@ def test_a_loss_that_was_taken_to_be_a_tenth_is_learned_from():
     assert model.predict(chosen).loss < lost / 10
     fitted = model.fitted([Observed(chosen, lost)])
     # The sum itself, and not only what is off it.
-    (expected,), _ = fitted._losses(fitted._theta, [Observed(chosen, lost)])
+    (expected,) = fitted._summed(fitted._theta, chosen[None, :]).losses
     assert expected > lost / 10
 
 
@@ -324,13 +324,13 @@ def test_derivatives_are_those_of_finite_differences(most):
         kinds=kinds,
         shared=shared,
     )
-    observed = [Observed(rng.integers(0, 2, 5), 0.0), Observed(np.array([0, 2, 1, 2, 0]), 0.0)]
+    chosen = np.array([rng.integers(0, 2, 5), [0, 2, 1, 2, 0]])
     theta = model._prior_mean + 0.3 * rng.standard_normal(len(model._prior_mean))
-    _, rows = model._losses(theta, observed)
+    rows = model._rows(model._summed(theta, chosen), chosen)
     step = 1e-6
     for i in range(len(theta)):
         moved = np.eye(len(theta))[i] * step
-        above, below = (model._losses(theta + d, observed)[0] for d in (moved, -moved))
+        above, below = (model._summed(theta + d, chosen).losses for d in (moved, -moved))
         assert rows[:, i] == pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-9)
 
 
