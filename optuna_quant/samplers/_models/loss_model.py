@@ -15,6 +15,9 @@ import numpy as np
 from optuna_quant.samplers._models.loss_residuals import Residuals
 from optuna_quant.samplers._models.loss_residuals import correlations_of
 from optuna_quant.samplers._models.loss_residuals import positions
+from optuna_quant.samplers._models.loss_sums import LEAST_EXPONENT
+from optuna_quant.samplers._models.loss_sums import MOST_EXPONENT
+from optuna_quant.samplers._models.loss_sums import LossSums
 from optuna_quant.samplers._models.observed_loss import LossScale
 from optuna_quant.samplers._models.observed_loss import Observed
 
@@ -25,29 +28,6 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = "NDArray[np.float64]"
 
-# The prior, from fits to convolutional nets and transformers: an output error of 3% of the
-# outputs' variance costs about 1% of the metric, give or take a factor of three.
-_REFERENCE_ERROR = 0.03
-_LOSS_AT_REFERENCE = 0.01
-_SCALE_DEVIATION = 1.2
-_UNKNOWN_SCALE_DEVIATION = 3.0
-_LEARNED_SCALE_DEVIATION = 0.8
-_EXPONENT = 0.75
-_EXPONENT_DEVIATION = 0.3
-_LEAST_EXPONENT, _MOST_EXPONENT = 0.3, 2.0
-# How far the true share of an op may be from its sensitivity, as a factor's logarithm; of one of
-# its options beside the others; and where nothing scores the ops.
-_OP_DEVIATION = 0.9
-_OPTION_DEVIATION = 0.5
-# The same of all ops together that use another kind of option than their default: what clips
-# ranges is off by the same amount for all samples, and such errors add up to more than their
-# variances do.
-_KIND_DEVIATION = 1.0
-_UNSCORED_DEVIATION = 2.5
-# The same of all ops of a block, and of all that have the same place in the blocks of a family.
-_SHARED_DEVIATION = 1.5
-# Of an option whose sensitivity is a guess: it may lose next to nothing, or all there is.
-_GUESSED_DEVIATION = 3.0
 # What is larger on that scale overflows.
 _LARGEST_BENT = 300.0
 _MOST_ITERATIONS = 60
@@ -137,7 +117,7 @@ class LossModel:
     @cached_property
     def weights(self) -> Floats:
         """What each op adds to the error in each option, of shape ``(ops, options)``."""
-        return self._weights(self._theta)
+        return self._sums.weights(self._theta)
 
     def drawn_weights(self, rng: np.random.Generator) -> Floats:
         """The same as :attr:`weights`, drawn from what is believed of them instead of the best.
@@ -153,12 +133,12 @@ class LossModel:
         step = rng.standard_normal(len(theta))
         if fit is not None:
             used = list(fit.observed)
-            covariance = self._off.covariance(self._weights(theta), used, fit.losses)
+            covariance = self._off.covariance(self._sums.weights(theta), used, fit.losses)
             values, vectors = np.linalg.eigh(covariance)
             noise = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(values)))
             step -= fit.scaled.T @ (fit.total_inverse @ (fit.scaled @ step + noise))
         step = np.clip(step, -_MOST_DRAWN, _MOST_DRAWN)
-        return self._weights(theta + self._prior_deviations * step)
+        return self._sums.weights(theta + self._sums.prior_deviations * step)
 
     @property
     def learned(self) -> tuple[float, float]:
@@ -172,17 +152,17 @@ class LossModel:
             observations:
                 The observations; what no op adds to has nothing to say.
         """
-        used = [o for o in observations if self._chosen(o.options).sum() > 0]
+        used = [o for o in observations if self._sums.chosen(o.options).sum() > 0]
         if not used:
             return self
-        deviations, mean = self._prior_deviations, self._prior_mean
+        deviations, mean = self._sums.prior_deviations, self._sums.prior_mean
         options = np.array([each.options for each in used])
         bends = self._off.bends(used)
         # However much is gained, it says no more than that nothing is lost.
         losses = np.maximum([o.loss for o in used], -bends)
         bent = np.arcsinh(losses / bends)
         theta = mean.copy()
-        covariance = self._off.covariance(self._weights(theta), used, losses)
+        covariance = self._off.covariance(self._sums.weights(theta), used, losses)
         precision = _inverse(covariance)
         whitening = np.linalg.cholesky(precision).T
 
@@ -190,10 +170,10 @@ class LossModel:
             off = np.arcsinh(expected / bends) - bent
             return float(off @ precision @ off + np.square((at - mean) / deviations).sum())
 
-        summed = self._summed(theta, options)
+        summed = self._sums.summed(theta, options)
         value = value_of(theta, summed.losses)
         damping = 1e-3
-        predicted, rows = self._bent(summed, options, bends)
+        predicted, rows = self._sums.bent(summed, options, bends)
         for _ in range(_MOST_ITERATIONS):
             step = deviations * _step(
                 whitening @ (rows * deviations),
@@ -202,13 +182,13 @@ class LossModel:
                 damping,
             )
             moved = theta + np.clip(step, -2.0, 2.0)
-            moved[1] = np.clip(moved[1], _LEAST_EXPONENT, _MOST_EXPONENT)
-            summed = self._summed(moved, options)
+            moved[1] = np.clip(moved[1], LEAST_EXPONENT, MOST_EXPONENT)
+            summed = self._sums.summed(moved, options)
             found = value_of(moved, summed.losses)
             if found <= value:
                 done = value - found < 1e-9 * (1 + value)
                 theta, value = moved, found
-                predicted, rows = self._bent(summed, options, bends)
+                predicted, rows = self._sums.bent(summed, options, bends)
                 damping = max(damping / 4, 1e-9)
                 if done:
                     break
@@ -217,7 +197,7 @@ class LossModel:
                 if damping > 1e9:
                     break
         scaled = rows * deviations
-        covariance = self._off.covariance(self._weights(theta), used, losses)
+        covariance = self._off.covariance(self._sums.weights(theta), used, losses)
         fit = _Fit(
             theta,
             tuple(used),
@@ -236,7 +216,7 @@ class LossModel:
             options:
                 The position of the option of each op.
         """
-        if self._chosen(options).sum() <= 0:
+        if self._sums.chosen(options).sum() <= 0:
             return Prediction(0.0, 0.0)
         spread = 0.0
         if self._fit is not None:
@@ -244,9 +224,11 @@ class LossModel:
         wanted = [Observed(options, 0.0, spread=spread)]
         (bend,) = self._off.bends(wanted)
         chosen = options[None, :]
-        (value,), (row,) = self._bent(self._summed(self._theta, chosen), chosen, np.array([bend]))
+        (value,), (row,) = self._sums.bent(
+            self._sums.summed(self._theta, chosen), chosen, np.array([bend])
+        )
         loss = float(bend * math.sinh(min(value, _LARGEST_BENT)))
-        scaled = row * self._prior_deviations
+        scaled = row * self._sums.prior_deviations
         (size,) = self._off.sizes(np.array([loss]), wanted)
         fit = self._fit
         if fit is None:
@@ -279,160 +261,19 @@ class LossModel:
 
     @property
     def _theta(self) -> Floats:
-        return self._prior_mean if self._fit is None else self._fit.theta
-
-    def _weights(self, theta: Floats) -> Floats:
-        """What each op adds in each option, of shape ``(ops, options)``."""
-        ops, options = self.sensitivities.shape
-        factors = theta[2 : 2 + ops, None] + theta[self._first_option :][: ops * options].reshape(
-            ops, options
-        )
-        if self.kinds is not None:
-            # The last one is of those that share nothing.
-            of_kinds = np.append(theta[self._first_kind : self._first_shared], 0.0)
-            factors = factors + of_kinds[self.kinds]
-        if self.shared is not None:
-            of_shared = np.append(theta[self._first_shared :], 0.0)
-            factors = factors + of_shared[self.shared].sum(axis=0)[:, None]
-        return np.asarray(self.sensitivities * np.exp(factors))
-
-    @property
-    def _first_option(self) -> int:
-        """The place of the first option's factor among the parameters."""
-        return 2 + len(self.sensitivities)
-
-    @property
-    def _first_kind(self) -> int:
-        """The place of the first kind's factor among the parameters."""
-        return self._first_option + self.sensitivities.size
+        return self._sums.prior_mean if self._fit is None else self._fit.theta
 
     @cached_property
-    def _first_shared(self) -> int:
-        """The place of the first shared factor among the parameters."""
-        return self._first_kind + (0 if self.kinds is None else int(self.kinds.max()) + 1)
+    def _sums(self) -> LossSums:
+        """The losses without what is off the sum."""
+        return LossSums(
+            self.sensitivities, self.scale, self.is_scored, self.kinds, self.shared, self.guessed
+        )
 
     @cached_property
     def _off(self) -> Residuals:
         """What losses are off the sum."""
         return Residuals(self.scale, self.is_scored)
-
-    @cached_property
-    def _parameters(self) -> int:
-        return self._first_shared + (0 if self.shared is None else int(self.shared.max()) + 1)
-
-    @cached_property
-    def _prior_mean(self) -> Floats:
-        mean = np.zeros(self._parameters)
-        at_reference = self.scale.tolerance
-        if self.scale.size > 0:
-            at_reference = _LOSS_AT_REFERENCE * self.scale.size
-        mean[0], mean[1] = self.scale.learned or (math.log(at_reference), _EXPONENT)
-        return mean
-
-    @cached_property
-    def _prior_deviations(self) -> Floats:
-        found = np.full(self._parameters, _OPTION_DEVIATION)
-        found[0] = _SCALE_DEVIATION if self.scale.size > 0 else _UNKNOWN_SCALE_DEVIATION
-        if self.scale.learned is not None:
-            found[0] = _LEARNED_SCALE_DEVIATION
-        found[1] = _EXPONENT_DEVIATION
-        of_ops = slice(2, self._first_option)
-        found[of_ops] = _OP_DEVIATION if self.is_scored else _UNSCORED_DEVIATION
-        found[self._first_kind : self._first_shared] = _KIND_DEVIATION
-        found[self._first_shared :] = _SHARED_DEVIATION
-        if self.guessed is not None:
-            found[self._first_option : self._first_kind][self.guessed.ravel()] = _GUESSED_DEVIATION
-        return found
-
-    def _bent(
-        self, summed: _Summed, options: NDArray[np.int64], bends: Floats
-    ) -> tuple[Floats, Floats]:
-        """The losses on the scale that bends, and their derivatives, a row each."""
-        losses, rows = summed.losses, self._rows(summed, options)
-        return np.arcsinh(losses / bends), rows / np.hypot(losses, bends)[:, None]
-
-    def _chosen(self, options: NDArray[np.int64]) -> Floats:
-        return np.asarray(self.sensitivities[np.arange(len(options)), options])
-
-    def _summed(self, theta: Floats, options: NDArray[np.int64]) -> _Summed:
-        """The losses that the sums give.
-
-        Args:
-            theta:
-                The parameters.
-            options:
-                The position of the option of each op, a row for each configuration.
-        """
-        offset, exponent = float(theta[0]), float(theta[1])
-        shares = self._weights(theta).take(options + self._first_options)
-        totals = shares.sum(axis=1)
-        log_ratios = [math.log(total / _REFERENCE_ERROR) for total in totals.tolist()]
-        straight = [math.exp(min(offset + exponent * ratio, 300.0)) for ratio in log_ratios]
-        losses = slopes = straight
-        most = self.scale.most
-        if math.isfinite(most):
-            losses = [-most * math.expm1(-loss / most) for loss in straight]
-            slopes = [loss * math.exp(-loss / most) for loss in straight]
-        return _Summed(
-            exponent, shares, totals, np.array(log_ratios), np.array(losses), np.array(slopes)
-        )
-
-    def _rows(self, summed: _Summed, options: NDArray[np.int64]) -> Floats:
-        """The derivatives of the losses by the parameters, a row for each configuration."""
-        count, ops = options.shape
-        rows = np.zeros((count, self._parameters))
-        rows[:, 0] = summed.slopes
-        rows[:, 1] = summed.slopes * summed.log_ratios
-        by_op = (summed.slopes * summed.exponent)[:, None] * summed.shares
-        by_op /= summed.totals[:, None]
-        places = np.arange(count)[:, None]
-        rows[:, 2 : self._first_option] = by_op
-        rows[places, self._first_option + self._first_options + options] = by_op
-        if self.kinds is not None:
-            kinds = self.kinds.take(options + self._first_options)
-            rows[:, self._first_kind : self._first_shared] = _grouped(
-                by_op, kinds, self._first_shared - self._first_kind
-            )
-        for group in () if self.shared is None else self.shared:
-            rows[:, self._first_shared :] += _grouped(
-                by_op,
-                np.broadcast_to(group, (count, ops)),
-                self._parameters - self._first_shared,
-            )
-        return rows
-
-    @cached_property
-    def _first_options(self) -> NDArray[np.int64]:
-        """The place of the first option of each op among all options."""
-        ops, count = self.sensitivities.shape
-        return np.arange(0, ops * count, count, dtype=np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class _Summed:
-    """The losses of some configurations by the sums of what their ops add, and what gives them.
-
-    Args:
-        exponent:
-            The exponent of the sums.
-        shares:
-            What each op adds to the error, a row for each configuration.
-        totals:
-            The sums of these.
-        log_ratios:
-            The logarithms of the sums, in reference errors.
-        losses:
-            The losses.
-        slopes:
-            Their derivatives by the logarithm of the scale.
-    """
-
-    exponent: float
-    shares: Floats
-    totals: Floats
-    log_ratios: Floats
-    losses: Floats
-    slopes: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -468,15 +309,6 @@ class _Fit:
     def spread(self) -> float:
         """How far the losses are off those of all possible samples, for one in the middle."""
         return float(np.median([each.spread for each in self.observed]))
-
-
-def _grouped(values: Floats, groups: NDArray[np.int64], count: int) -> Floats:
-    """The sums of the values of each group, a row for each of theirs; -1 is in no group."""
-    rows = len(values)
-    inside = groups >= 0
-    places = (np.arange(rows)[:, None] * count + groups)[inside]
-    found = np.bincount(places, weights=values[inside], minlength=rows * count)
-    return np.asarray(found.reshape(rows, count))
 
 
 def _inverse(matrix: Floats) -> Floats:
