@@ -455,7 +455,8 @@ def _path(wealth: NDArray[np.float64], won: NDArray[np.float64]) -> NDArray[np.f
 def _reaches(path: NDArray[np.float64], enough: float) -> bool:
     """Whether the mean wealth of the strategies is enough at any time."""
     path = path.reshape(-1, path.shape[2])
-    # The mean is at most that of the richest.
-    if path.max() < enough:
+    # The mean is at most what the richest has: before that is enough, nothing need be computed.
+    late = np.flatnonzero(path.max(axis=0) >= enough)
+    if not len(late):
         return False
-    return bool(log_mean_exp(path, axis=0).max() >= enough)
+    return bool(log_mean_exp(path[:, max(0, late[0] - 1) :], axis=0).max() >= enough)
