@@ -31,6 +31,9 @@ $(VENV)/.docs: $(VENV)/.base
 demo: $(VENV)/.base
 	$(BIN)/python examples/digits/demo.py
 
+# Two workers share two cores: threads of one would wait, in a loop, for a core that the other has.
+test test-fast coverage: export OMP_NUM_THREADS ?= 1
+
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 

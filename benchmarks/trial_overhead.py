@@ -32,7 +32,7 @@ from benchmarks.generated_models import transformer
 from optuna_quant import AccuracyCriterion
 from optuna_quant import EvaluationOptions
 from optuna_quant import TuningCriterion
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.samplers import Stage
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.tuning.options.request import TuneOptions

@@ -9,11 +9,8 @@ tests/test_optuna_names.py keeps that list complete, and finds private names in 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -45,18 +42,8 @@ if TYPE_CHECKING:
     from optuna_quant._common.json_value import Json
 
 
-TRIAL_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
-"""Where Optuna logs how a trial has ended."""
-
 CONSTRAINT_PREFIX = "constraints:"
 """What the names of the system attributes begin with that hold the constraints of a trial."""
-
-CREATION_LOGGERS = (
-    "optuna.storages._in_memory",
-    "optuna.storages._rdb.storage",
-    "optuna.storages.journal._storage",
-)
-"""Where Optuna logs that a study was created."""
 
 
 def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
@@ -169,24 +156,6 @@ def given_value(trial: optuna.trial.BaseTrial, name: str) -> object:
     return attrs.get("fixed_params", {}).get(name)
 
 
-def distributions_elsewhere(
-    trial: optuna.trial.BaseTrial,
-) -> Iterator[tuple[str, Mapping[str, BaseDistribution]]]:
-    """The distributions that the sampler of a running trial has, and those of the study.
-
-    Args:
-        trial:
-            The trial.
-
-    Yields:
-        Whose they are, in words, and the distributions by name.
-    """
-    if isinstance(trial, Trial):
-        yield "of the sampler", trial.relative_search_space or {}
-        for other in trial.study.get_trials(deepcopy=False):
-            yield f"of trial {other.number}", other.distributions
-
-
 def is_stopping(study: optuna.Study) -> bool:
     """Whether ``study.stop`` was called in this process, and other threads end their trials."""
     return bool(study._stop_flag)
@@ -234,62 +203,6 @@ def has_file(storage: BaseStorage) -> bool:
     return file is None or file.exists()
 
 
-class CachedStudy(Protocol):
-    """What a storage's cache knows of a study."""
-
-    param_distribution: dict[str, BaseDistribution]
-
-
-def known_distributions(
-    storage: BaseStorage, trial_id: int
-) -> tuple[CachedStudy | None, dict[str, BaseDistribution]]:
-    """The distributions that this process knows of a trial's study, and what to add to."""
-    if not isinstance(storage, _CachedStorage):
-        return None, {}
-    with storage._lock:
-        found = storage._trial_id_to_study_id_and_number.get(trial_id)
-        if found is None:
-            return None, {}
-        info = storage._studies[found[0]]
-        return info, dict(info.param_distribution)
-
-
-def remember_distributions(
-    storage: BaseStorage, info: CachedStudy | None, new: dict[str, BaseDistribution]
-) -> None:
-    """Add to what :func:`known_distributions` gave."""
-    if isinstance(storage, _CachedStorage) and info is not None:
-        with storage._lock:
-            for name, distribution in new.items():
-                info.param_distribution.setdefault(name, distribution)
-
-
-@contextlib.contextmanager
-def database_session(storage: RDBStorage) -> Iterator[Session]:
-    """A transaction; an error of the database becomes a ``StorageInternalError``, as in Optuna.
-
-    Raises:
-        sqlalchemy.exc.IntegrityError:
-            If another process has written the same.
-        optuna.exceptions.StorageInternalError:
-            If anything else goes wrong in the database.
-    """
-    from sqlalchemy.exc import IntegrityError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    session = storage.scoped_session()
-    try:
-        yield session
-        session.commit()
-    except Exception as error:
-        session.rollback()
-        if isinstance(error, SQLAlchemyError) and not isinstance(error, IntegrityError):
-            raise StorageInternalError(f"A transaction has failed: {error}") from error
-        raise
-    finally:
-        session.close()
-
-
 def set_attributes(
     storage: RDBStorage,
     session: Session,
@@ -318,74 +231,50 @@ def database_models() -> ModuleType:
     return models
 
 
-def append_parameters(
+def append_to_trial(
     storage: JournalStorage,
     trial_id: int,
-    entries: Sequence[dict[str, Any]],
-    check: Callable[[FrozenTrial | None, dict[str, BaseDistribution]], int],
     *,
+    params: Sequence[dict[str, Any]],
     user_attrs: Mapping[str, Any],
     system_attrs: Mapping[str, Any],
-) -> FrozenTrial | None:
-    """Write entries that set parameters and attributes of a trial into a journal, in one piece.
+) -> None:
+    """Append entries to a journal that set parameters and attributes of a trial, in one piece.
 
     Args:
         storage:
             The journal.
         trial_id:
             The trial.
-        entries:
-            The fields of each entry.
-        check:
-            Is given the trial, and the distributions of the study for the names in ``entries``,
-            and says how many of the entries to write; raises if none can be.
+        params:
+            The fields of the entries of its parameters.
         user_attrs:
             The user attributes to set.
         system_attrs:
             The system attributes to set.
-
-    Returns:
-        The trial afterwards.
     """
     from optuna.storages.journal._storage import JournalOperation
 
-    with storage._thread_lock:
-        storage._sync_with_backend()
-        replay = storage._replay_result
-        trial = replay._trials.get(trial_id)
-        known: dict[str, BaseDistribution] = {}
-        missing = {entry["param_name"] for entry in entries}
-        if trial is not None:
-            for other in replay._study_id_to_trial_ids[replay._trial_id_to_study_id[trial_id]]:
-                distributions = replay._trials[other].distributions
-                found = missing & distributions.keys()
-                known |= {name: distributions[name] for name in found}
-                missing -= found
-                if not missing:
-                    break
-        count = check(trial, known)
-        # The name of no thread: an entry that turns out to be refused, because the trial has
-        # ended, would raise in each of the thread's next calls, one after the other.
-        worker = "optuna_quant: parameters"
-        logs: list[dict[str, Any]] = [
-            {"op_code": code.value, "worker_id": worker, "trial_id": trial_id, **entry}
-            for code, some in (
-                (JournalOperation.SET_TRIAL_PARAM, entries[:count]),
-                (
-                    JournalOperation.SET_TRIAL_USER_ATTR,
-                    [{"user_attr": {key: value}} for key, value in user_attrs.items()],
-                ),
-                (
-                    JournalOperation.SET_TRIAL_SYSTEM_ATTR,
-                    [{"system_attr": {key: value}} for key, value in system_attrs.items()],
-                ),
-            )
-            for entry in some
-        ]
-        if logs:
-            append_logs(storage._backend, logs)
-            storage._sync_with_backend()
-        return replay._trials.get(trial_id)
+    # The name of no thread: an entry that turns out to be refused, because the trial has ended,
+    # would raise in each of the thread's next calls, one after the other.
+    worker = "optuna_quant: parameters"
+    logs: list[dict[str, Any]] = [
+        {"op_code": code.value, "worker_id": worker, "trial_id": trial_id, **entry}
+        for code, entries in (
+            (JournalOperation.SET_TRIAL_PARAM, params),
+            (
+                JournalOperation.SET_TRIAL_USER_ATTR,
+                [{"user_attr": {key: value}} for key, value in user_attrs.items()],
+            ),
+            (
+                JournalOperation.SET_TRIAL_SYSTEM_ATTR,
+                [{"system_attr": {key: value}} for key, value in system_attrs.items()],
+            ),
+        )
+        for entry in entries
+    ]
+    if logs:
+        append_logs(storage._backend, logs)
 
 
 def append_logs(backend: BaseJournalBackend, logs: list[dict[str, Any]]) -> None:
@@ -477,35 +366,24 @@ class _WithoutParameters:
 class RetryingGrpcStorage(GrpcStorageProxy):
     """A storage behind gRPC that looks for a lost server every second, not every two minutes."""
 
+    def __init__(self, *, host: str, port: int) -> None:
+        self.address = f"{host}:{port}"
+        super().__init__(host=host, port=port)
+
     def _setup(self) -> None:
         import grpc
-        from optuna.storages._grpc.auto_generated.api_pb2_grpc import StorageServiceStub
-        from optuna.storages._grpc.client import GrpcClientCache
 
+        super()._setup()
+        self._channel.close()
         options = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
-        self._channel = grpc.insecure_channel(f"{self._host}:{self._port}", options=options)
-        self._stub = StorageServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._cache = GrpcClientCache(self._stub)
-
-
-def may_have_waiting_trials(storage: BaseStorage, study_id: int) -> bool:
-    """Whether a study has trials in its queue, as far as that can be told at little cost."""
-    storage = bare_storage(storage)
-    if not isinstance(storage, RDBStorage):
-        return True
-    from sqlalchemy import select
-
-    trials = database_models().TrialModel
-    waiting = select(trials.trial_id).where(
-        trials.study_id == study_id, trials.state == TrialState.WAITING
-    )
-    with database_session(storage) as session:
-        return session.scalar(waiting.limit(1)) is not None
+        self._channel = grpc.insecure_channel(self.address, options=options)
+        self._stub = type(self._stub)(self._channel)
+        self._cache = type(self._cache)(self._stub)
 
 
 def ping(storage: BaseStorage) -> None:
@@ -526,40 +404,6 @@ def ping(storage: BaseStorage) -> None:
             storage._backend._redis.ping()
     elif isinstance(storage, GrpcStorageProxy):
         storage.wait_server_ready(timeout=2.0)
-
-
-def release_connection(storage: BaseStorage) -> None:
-    """Give up this thread's connection, which may be in the middle of something."""
-    storage = bare_storage(storage)
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-
-
-def is_database(storage: BaseStorage) -> bool:
-    """Whether a storage, or what is behind its cache, is a database."""
-    return isinstance(bare_storage(storage), RDBStorage)
-
-
-def close_connections(storage: BaseStorage) -> None:
-    """Close all connections to a database that are not in use right now."""
-    storage = bare_storage(storage)
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def watch_errors(storage: BaseStorage, note: Callable[[], None]) -> None:
-    """Call ``note``, in the thread at work, whenever the connection to a database breaks."""
-    storage = bare_storage(storage)
-    if not isinstance(storage, RDBStorage):
-        return
-    from sqlalchemy import event
-
-    def handle(context: Any) -> None:
-        if context.is_disconnect:
-            note()
-
-    event.listen(storage.engine, "handle_error", handle)
 
 
 def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int]:

@@ -20,6 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kept import keep_what_stays_the_same
+from no_spinning import sessions_do_not_spin
 from zygote import Zygote
 from zygote import zygote as zygotes
 
@@ -33,6 +34,7 @@ settings.register_profile("fast", parent=settings.get_profile("thorough"), max_e
 settings.load_profile("fast")
 
 keep_what_stays_the_same()
+sessions_do_not_spin()
 
 # A shell ignores Ctrl-C for what it runs in the background, and nohup a hang-up; processes inherit
 # that, also those that tests interrupt.

@@ -62,6 +62,16 @@ class ForkedScript:
         return found
 
 
+def written_by(zygote: Zygote, script: str, *arguments: object) -> str:
+    """What a script writes, in a new process, until it ends without an error."""
+    given = list(map(str, arguments))
+    status, written = zygote.wait(
+        zygote.start("forked_scripts:execute", script=script, arguments=given)
+    )
+    assert status == 0, written
+    return written
+
+
 def run(script: str, arguments: list[str], cwd: str, pipes: list[str]) -> None:
     """What the process does."""
     os.chdir(cwd)

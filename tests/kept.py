@@ -9,6 +9,7 @@ from typing import Any
 
 import alembic.config
 import alembic.script
+import optuna
 import optuna.storages
 
 from optuna_quant.samplers import _registry
@@ -18,10 +19,13 @@ def keep_what_stays_the_same() -> None:
     """Read the revisions of Optuna's tables and what packages announce once per process.
 
     Otherwise every database that is opened reads the revisions, which takes most of the time.
+    And ``study.trials`` are no copies, which a test that asks for them after each trial would
+    make of all trials each time. No test changes them.
     """
     if hasattr(_registry.entry_points, "cache_info"):
         return
     _registry.entry_points = functools.cache(_registry.entry_points)
+    optuna.Study.trials = property(lambda study: study.get_trials(deepcopy=False))
     read: Callable[[Any], Any] = alembic.script.ScriptDirectory.from_config
     by_place: dict[str | None, Any] = {}
 

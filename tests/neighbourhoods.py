@@ -367,7 +367,8 @@ def neighbourhoods(
     *,
     opset: int = 17,
     tails: Iterable[str] = TAILS,
-    ends: Iterable[str] = ENDS,
+    ends: Sequence[str] = ENDS,
+    turn: int | None = None,
     before: Op | None = None,
     behind: Op | None = None,
 ) -> Neighbourhoods:
@@ -384,6 +385,9 @@ def neighbourhoods(
             What is behind the op.
         ends:
             What is behind that.
+        turn:
+            Which of the ends the first tail has; the next one then has the next, and so on. Every
+            tail has all of them if it is :obj:`None`.
         before:
             What is before the op; the input of the model by default.
         behind:
@@ -392,8 +396,8 @@ def neighbourhoods(
     b = Branch(shape, opset)
     given = b.input("x", shape)
     places: dict[str, str] = {}
-    for tail in tails:
-        for end in ends:
+    for number, tail in enumerate(tails):
+        for end in ends if turn is None else [ends[(turn + number) % len(ends)]]:
             x = given if before is None else before(b, given)
             result = TAILS[tail](b, x, op(b, x))
             if end in ("output", "both"):

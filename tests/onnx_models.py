@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 import contextlib
 from typing import TYPE_CHECKING
 from typing import Any
@@ -13,7 +14,7 @@ from onnx import numpy_helper
 import onnxruntime as ort
 import pytest
 
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Maker:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self._numbers: Counter[str] = Counter()
 
     def input(self, name: str, shape: Sequence[int | str | None], dtype: int = FLOAT) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -64,8 +66,8 @@ class Maker:
         domain: str = "",
         **attributes: Any,
     ) -> str:
-        number = sum(node.op_type == op_type for node in self.nodes)
-        own = f"{op_type}{number}"
+        own = f"{op_type}{self._numbers[op_type]}"
+        self._numbers[op_type] += 1
         outputs = [f"{own}_out"] if outputs is None else outputs
         name = own if name is None else name
         self.nodes.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Mapping
+from functools import cache
 import os
 import signal
 import threading
@@ -46,6 +47,27 @@ DAMAGE = {"op0": 0.01, "op1": 0.12, "op2": 0.0, "op3": 0.02, "op4": 0.2, "op5": 
 _PART = {STATIC_TENSOR: 0.3}
 
 
+@cache
+def hardness(count: int) -> NDArray[np.float64]:
+    """How hard each sample is; nothing may be written into it."""
+    return np.random.default_rng(1).random(count)
+
+
+@cache
+def _right(count: int) -> NDArray[np.bool_]:
+    """Which samples FP32 gets right."""
+    return np.random.default_rng(2).random(count) > 0.15 * (hardness(count) < 0.5)
+
+
+@cache
+def _first_broken(op: str, count: int, breaks: str) -> NDArray[np.intp]:
+    """The samples, those first that an op breaks first."""
+    hard = hardness(count)
+    noise = np.random.default_rng(zlib.crc32(op.encode())).random(count)
+    place = {"hard": hard + 0.3 * noise, "easy": -hard, "any": noise}[breaks]
+    return np.argsort(place, kind="stable")
+
+
 class SampleScores:
     """Scores of 0 and 1: each quantized op breaks a fixed part of what FP32 gets right.
 
@@ -84,13 +106,14 @@ class SampleScores:
         seconds: float = 0.0,
         kill_at: int | None = None,
     ) -> None:
+        self.damage = damage
         self.samples = samples
         self.bounds: tuple[float, float] | None = (0.0, 1.0)
-        self.seen = Counter[tuple[str, int]]()
+        # How often each sample was evaluated, by the model's fingerprint.
+        self.seen: dict[str, NDArray[np.int64]] = {}
         self.calls = Counter[str]()
-        self._damage = damage
         self._breaks = breaks
-        self._margins = np.random.default_rng(1).random(samples) if margins else None
+        self._margins = hardness(samples) if margins else None
         self._batch = batch
         self._higher_is_better = higher_is_better
         self._log = log
@@ -101,14 +124,10 @@ class SampleScores:
     def scores_of(self, config: QuantConfig) -> NDArray[np.float64]:
         """The scores of all samples, in the order of the data."""
         count = self.samples
-        hard = np.random.default_rng(1).random(count)
-        right = np.random.default_rng(2).random(count) > 0.15 * (hard < 0.5)
+        right = _right(count).copy()
         for op in config.quantized_ops:
-            part = self._damage[op] * _PART.get(config.ops[op], 1.0)
-            noise = np.random.default_rng(zlib.crc32(op.encode())).random(count)
-            place = {"hard": hard + 0.3 * noise, "easy": -hard, "any": noise}[self._breaks]
-            broken = np.argsort(place, kind="stable")[: round(part * count)]
-            right[broken] = False
+            part = self.damage[op] * _PART.get(config.ops[op], 1.0)
+            right[_first_broken(op, count, self._breaks)[: round(part * count)]] = False
         return (right if self._higher_is_better else ~right).astype(np.float64)
 
     def metric(self, config: QuantConfig) -> float:
@@ -127,7 +146,8 @@ class SampleScores:
             some = indices[start : start + self._batch]
             with self._lock:
                 if not compares:
-                    self.seen.update((model.fingerprint, int(i)) for i in some)
+                    counts = self.seen.setdefault(model.fingerprint, np.zeros(self.samples, int))
+                    np.add.at(counts, some, 1)
             if self._log is not None and not compares:
                 self._log.add("samples", model=model.fingerprint, indices=some.tolist())
             if self._seconds:
@@ -150,16 +170,16 @@ class SampleScores:
     @property
     def evaluated(self) -> int:
         """How many samples were evaluated, of all models together."""
-        return sum(self.seen.values())
+        return sum(int(counts.sum()) for counts in self.seen.values())
 
     @property
     def most_repeats(self) -> int:
         """How often the sample of a model was evaluated that was evaluated most."""
-        return max(self.seen.values(), default=0)
+        return max((int(counts.max()) for counts in self.seen.values()), default=0)
 
     def seen_of(self, fingerprint: str) -> int:
         """How many samples of a model were evaluated."""
-        return sum(name == fingerprint for name, _ in self.seen)
+        return int(np.count_nonzero(self.seen.get(fingerprint, 0)))
 
 
 def population_of(

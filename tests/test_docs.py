@@ -595,6 +595,19 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert heading in anchors, target
 
 
+@pytest.mark.parametrize("path", all_pages(), ids=name)
+def test_lines_of_code_are_no_wider_than_their_block(path: Path) -> None:
+    """Of a page that is 1,366 pixels wide or more; outputs, which are text, are wrapped."""
+    wide = [
+        line
+        for block in run_pages.blocks(path.read_text())
+        if block.language not in ("text", "{eval-rst}")
+        for line in block.text.splitlines()
+        if len(line) > 99
+    ]
+    assert not wide
+
+
 def test_no_placeholder_is_left() -> None:
     for path in all_pages()[1:]:
         assert not re.findall(r"^[A-Z]+_[A-Z_]+$", path.read_text(), flags=re.MULTILINE), path

@@ -1,7 +1,9 @@
-"""Tests are laid out like the package: those of a module are in the folder of the same name."""
+"""Tests are laid out like the package, a folder for a folder; and no class of it is too long."""
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 from places import ROOT
@@ -43,3 +45,29 @@ def test_a_folder_of_another_name_is_found() -> None:
         "spaces",
         "samplers/plans",
     }
+
+
+LONGEST_CLASS = 300
+"""Lines, docstrings included. A longer class has more than one reason to change."""
+
+
+def classes(source: str) -> Iterator[tuple[str, int]]:
+    """The classes of a module, and how many lines each has."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+def test_no_class_is_too_long() -> None:
+    found = {
+        f"{path.relative_to(PACKAGE)}: {name}": lines
+        for path in PACKAGE.rglob("*.py")
+        for name, lines in classes(path.read_text())
+    }
+    assert {name: lines for name, lines in found.items() if lines > LONGEST_CLASS} == {}
+
+
+def test_the_lines_of_a_class_are_counted() -> None:
+    source = "@decorated\nclass A:\n    x = 1\n\n    class B:\n        pass\n\n\ny = 2\n"
+    assert dict(classes(source)) == {"A": 5, "B": 2}

@@ -137,6 +137,7 @@ def serve() -> None:
     kept = importlib.import_module("kept")
     kept.keep_what_stays_the_same()
     kept.read_ahead()
+    importlib.import_module("no_spinning").sessions_do_not_spin()
     # The garbage collector of a child does not touch, and so not copy, what all share.
     gc.collect()
     gc.freeze()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
-import dis
 import enum
 import functools
 import hashlib
@@ -23,6 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant._common.bytecode_names import changed_attributes
+from optuna_quant._common.bytecode_names import changed_names
+from optuna_quant._common.bytecode_names import filled_names
+from optuna_quant._common.bytecode_names import global_names
+
 
 # Files that are data; others (a log, say) may be written by the function itself.
 _DATA_FILES = frozenset(
@@ -36,10 +39,6 @@ _PLACES = 256
 _MOST_ITEMS = 10_000
 _DEEPEST = 12
 _LONGEST_SHOWN = 10_000
-# What changes a container in place.
-_CHANGES = frozenset(
-    ("append", "appendleft", "add", "clear", "discard", "extend", "insert", "pop", "remove")
-) | frozenset(("popitem", "setdefault", "update", "increment", "sort", "reverse", "put"))
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -126,6 +125,8 @@ def _library_folders() -> tuple[str, ...]:
     return tuple({os.path.realpath(folder) + os.sep for folder in folders})
 
 
+# Each function of a module asks, and to resolve the links of its path takes long.
+@functools.lru_cache(maxsize=4096)
 def _is_installed(file: str | None) -> bool:
     """Whether a module is of a package or of Python, rather than the user's own."""
     if file is None:
@@ -241,14 +242,14 @@ class _Walk:
         if file is not None and function.__globals__.get("__name__") != "__main__":
             self._add_source(file)
         code = function.__code__
-        changed = _changed_names(code)
+        changed = changed_names(code)
         self._add_code(code, depth, folder, docstring=function.__doc__)
         self.add(function.__defaults__, depth + 1, folder)
         self.add(function.__kwdefaults__, depth + 1, folder)
         self._add_closure(function, changed, depth, folder)
         known = function.__globals__
-        filled = _filled_names(code)
-        for name in sorted(_global_names(code) & known.keys()):
+        filled = filled_names(code)
+        for name in sorted(global_names(code) & known.keys()):
             if name not in changed and not (name in filled and _is_container(known[name])):
                 self._note("global", name)
                 self.add(known[name], depth + 1, folder)
@@ -256,7 +257,7 @@ class _Walk:
     def _add_closure(
         self, function: FunctionType, changed: frozenset[str], depth: int, folder: str | None
     ) -> None:
-        filled = _filled_names(function.__code__)
+        filled = filled_names(function.__code__)
         for name, cell in zip(
             function.__code__.co_freevars, function.__closure__ or (), strict=True
         ):
@@ -336,7 +337,7 @@ class _Walk:
             if held is not None:
                 self.add(held, depth + 1)
             return
-        changed, filled = _changed_attributes(kind)
+        changed, filled = changed_attributes(kind)
         for name, held in sorted(getattr(value, "__dict__", {}).items()):
             if name not in changed and not (name in filled and _is_container(held)):
                 self._note("attribute", name)
@@ -362,75 +363,5 @@ def _is_own_class(kind: type) -> bool:
     return not _is_installed(getattr(module, "__file__", None))
 
 
-def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
-    yield from dis.get_instructions(code)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _instructions(constant)
-
-
-# Reading bytecode takes most of the time of a hash, and equal code has equal names.
-@functools.lru_cache(maxsize=4096)
-def _global_names(code: CodeType) -> frozenset[str]:
-    return frozenset(
-        str(one.argval)
-        for one in _instructions(code)
-        if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    )
-
-
-@functools.lru_cache(maxsize=4096)
-def _changed_names(code: CodeType) -> frozenset[str]:
-    """The globals, closed-over names and attributes that code assigns to or changes in place."""
-    changed = set()
-    last = ""
-    for one in _instructions(code):
-        if one.opname in ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "DELETE_GLOBAL"):
-            changed.add(str(one.argval))
-        elif one.opname in ("LOAD_METHOD", "LOAD_ATTR") and str(one.argval) in _CHANGES:
-            changed.add(last)
-        if one.opname.startswith("LOAD_") and isinstance(one.argval, str):
-            last = one.argval
-    return frozenset(changed)
-
-
-@functools.lru_cache(maxsize=4096)
-def _filled_names(code: CodeType) -> frozenset[str]:
-    """The names of containers to whose items code assigns."""
-    found = list(dis.get_instructions(code))
-    filled = set()
-    for position, one in enumerate(found):
-        if one.opname not in ("STORE_SUBSCR", "DELETE_SUBSCR"):
-            continue
-        if position > 2 and found[position - 1].opname == "SWAP":  # As of "+=".
-            while position > 2 and found[position].opname != "COPY":
-                position -= 1
-            position -= 1  # Both are copied, the container and the index.
-        # Back over what has put the index on the stack; before it stands the container.
-        height = 0
-        while height < 1 and position > 0:
-            position -= 1
-            height += dis.stack_effect(found[position].opcode, found[position].arg, jump=False)
-        container = found[position - 1]
-        if container.opname.startswith("LOAD_") and isinstance(container.argval, str):
-            filled.add(container.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            filled |= _filled_names(constant)
-    return frozenset(filled)
-
-
 def _is_container(value: object) -> bool:
     return isinstance(value, list | dict | set)
-
-
-def _changed_attributes(kind: type) -> tuple[set[str], set[str]]:
-    """The attributes that an object changes after it was made, and those that it may fill."""
-    changed: set[str] = set()
-    filled: set[str] = set()
-    for base in kind.__mro__:
-        for name, member in vars(base).items():
-            if isinstance(member, FunctionType) and name not in ("__init__", "__post_init__"):
-                changed |= _changed_names(member.__code__)
-                filled |= _filled_names(member.__code__)
-    return changed, filled

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 import copy
-from dataclasses import dataclass
-import enum
 import threading
 from typing import TYPE_CHECKING
 from typing import Any
@@ -19,6 +17,9 @@ from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.callbacks.limits import check_limits
 from optuna_quant.callbacks.spent import busy_seconds
 from optuna_quant.callbacks.spent import trials_used
+from optuna_quant.callbacks.stop import Stop
+from optuna_quant.callbacks.stop import StopReason
+from optuna_quant.callbacks.stop import keep_reason
 from optuna_quant.callbacks.stop_words import StopWords
 from optuna_quant.callbacks.stop_words import nothing_left
 from optuna_quant.costs.objective import OPS
@@ -55,46 +56,6 @@ _logger = get_logger(__name__)
 
 # So many models in a row that were known already: what is left of the space is more of the same.
 _MOST_REPEATS = 1000
-
-
-class StopReason(enum.StrEnum):
-    """Why a study stopped."""
-
-    MET = "met"
-    """A configuration meets the criterion, and the search was to stop at the first one."""
-    TIMEOUT = "timeout"
-    """The time limit is reached."""
-    MAX_TRIALS = "max_trials"
-    """The maximum number of trials is reached."""
-    EXHAUSTED = "exhausted"
-    """The strategy has nothing left to evaluate, or nothing that it takes to be worth a trial."""
-    FAILING = "failing"
-    """Every candidate failed in the same way."""
-    CALLBACK = "callback"
-    """Another callback stopped the study."""
-    NO_GAIN = "no_gain"
-    """The cost table predicts no quantized model to be better than FP32: only FP32 and the
-    enqueued trials were evaluated."""
-    INTERRUPTED = "interrupted"
-    """The user interrupted the search."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The decision to stop.
-
-    Args:
-        reason:
-            Why, for programs.
-        message:
-            Why, for people: one sentence.
-    """
-
-    reason: StopReason
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class ExitPolicy:
@@ -385,20 +346,6 @@ class ExitPolicy:
     def _has_nothing_left(self, study: optuna.Study, trials: list[FrozenTrial]) -> bool:
         sampler = study.sampler
         return isinstance(sampler, TellsExhaustion) and sampler.is_exhausted(study, trials)
-
-
-def keep_reason(study: optuna.Study, stop: Stop) -> None:
-    """Write to the study why it stopped.
-
-    Args:
-        study:
-            The study. Its user attribute :data:`optuna_quant.study.record.STOPPED_BECAUSE` is set
-            to a dict with ``reason`` and ``message``, in place of an earlier one.
-        stop:
-            The decision.
-    """
-    attr = {"reason": stop.reason.value, "message": stop.message}
-    study.set_user_attr(record.STOPPED_BECAUSE, attr)
 
 
 def is_answer(study: optuna.Study, trial: FrozenTrial) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.callbacks.exit_policy import ExitPolicy
-    from optuna_quant.evaluation.sampled import EvaluationProgress
+    from optuna_quant.evaluation.sample_evaluation import EvaluationProgress
     from optuna_quant.space.config import QuantConfig
 
 

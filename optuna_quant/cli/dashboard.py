@@ -6,7 +6,10 @@ import argparse
 import contextlib
 
 from optuna_quant.cli.argument_parser import CommandParser
+from optuna_quant.cli.artifact_dir import add_artifact_dir
+from optuna_quant.cli.artifact_dir import artifact_store
 from optuna_quant.cli.exit_codes import MET
+from optuna_quant.cli.listening import add_address
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.recorded import add_recorded
 from optuna_quant.cli.recorded import recorded_storage
@@ -28,19 +31,11 @@ def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "not. It does not ask for a password.",
     )
     add_recorded(parser, "all studies of the storage")
-    parser.add_argument(
-        "--host",
-        default="localhost",
-        help="the address to listen on; 0.0.0.0 for all addresses of this machine (default: "
-        "localhost)",
-    )
-    parser.add_argument(
-        "--port", type=_port, default=8080, help="the port to listen on (default: 8080)"
-    )
-    parser.add_argument(
-        "--artifact-dir",
-        metavar="DIR",
-        help="a directory for files of the studies, made if it is not there",
+    add_address(parser, port=8080, least=0)
+    add_artifact_dir(
+        parser,
+        "a directory for files of the studies, made if it is not there: that of tune, to download "
+        "models",
     )
     parser.add_argument(
         "--max-parameters",
@@ -59,8 +54,6 @@ def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the dashboard until Ctrl-C."""
-    from pathlib import Path
-
     import optuna
 
     from optuna_quant._common.nearest import did_you_mean
@@ -76,29 +69,18 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"--study-name: there is no study {name!r} in the storage.{did_you_mean(name, names)}"
         )
-    store = None
-    if args.artifact_dir is not None:
-        Path(args.artifact_dir).mkdir(parents=True, exist_ok=True)
-        store = optuna.artifacts.FileSystemArtifactStore(args.artifact_dir)
     with serving(
         storage,
         host=args.host,
         port=args.port,
         study_name=name,
-        artifact_store=store,
+        artifact_store=artifact_store(args),
         max_parameters=args.max_parameters,
     ) as server:
         say(f"The dashboard is at http://{args.host}:{server.server_port}/ Ctrl-C ends it.")
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
     return MET
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 65536:
-        raise argparse.ArgumentTypeError(f"it must be from 0 to 65535, but is {value}")
-    return value
 
 
 def _count(text: str) -> int:

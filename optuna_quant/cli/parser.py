@@ -21,6 +21,7 @@ from typing import cast
 from optuna_quant._common.printable import printable
 from optuna_quant._common.version import __version__
 from optuna_quant.cli.argument_parser import CommandParser
+from optuna_quant.cli.artifact_dir import add_artifact_dir
 from optuna_quant.cli.compare import add_compare
 from optuna_quant.cli.completion import add_completion
 from optuna_quant.cli.dashboard import add_dashboard
@@ -258,6 +259,12 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         metavar="OUT.html",
         help="write a report: as a page (.html, which needs jinja2), with all facts for programs "
         "(.json), or as a table of what each op was asked to run and what it runs (.csv)",
+    )
+    add_artifact_dir(
+        group,
+        "a directory, made if it is not there, for the models that meet the criterion and are on "
+        "the front of metric against cost: optuna-quant dashboard with the same one offers them "
+        "for download",
     )
     group.add_argument(
         "--fresh",

@@ -9,6 +9,7 @@ import socket
 
 from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.exit_codes import MET
+from optuna_quant.cli.listening import add_address
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.options import storage_given
 
@@ -33,15 +34,7 @@ def add_serve(commands: argparse._SubParsersAction[CommandParser]) -> None:
         help="the storage to serve, as for tune (default: the environment variable "
         "OPTUNA_STORAGE)",
     )
-    serve.add_argument(
-        "--host",
-        default="localhost",
-        help="the address to listen on; 0.0.0.0 for all addresses of this machine (default: "
-        "localhost)",
-    )
-    serve.add_argument(
-        "--port", type=_port, default=13000, help="the port to listen on (default: 13000)"
-    )
+    add_address(serve, port=13000)
     serve.add_argument("--verbose", action="store_true", help="show where an error comes from")
     serve.end_with_examples(
         "optuna-quant serve --storage postgresql://user@host/studies --host 10.0.0.5",
@@ -80,10 +73,3 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         run_grpc_proxy_server(storage, host=args.host, port=args.port)
     return MET
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 65536:
-        raise argparse.ArgumentTypeError(f"it must be from 1 to 65535, but is {value}")
-    return value

@@ -16,6 +16,7 @@ from typing import Any
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.spent import every_evaluation_failed
 from optuna_quant.cli import exit_codes
+from optuna_quant.cli.artifact_dir import artifact_store
 from optuna_quant.cli.building import check_calibration
 from optuna_quant.cli.endings import MODELS
 from optuna_quant.cli.endings import check_ending
@@ -62,7 +63,9 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from optuna_quant._common.option_kinds import Plain
+    from optuna_quant.dashboard import PublishToDashboard
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
+    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.tuning.result import TuningResult
     from optuna_quant.tuning.setup import TuningSetup
 
@@ -92,6 +95,8 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     strategy = choose_strategy(values.get("quant_level"), values["tuning_criterion"].strategy)
     check_calibration(given)
     output = _check_files(args, model, given, rank)
+    store = artifact_store(args)
+    callbacks = _callbacks(store)
     _check_machines(given, rank)
     shown = rank.is_leader and not args.quiet
     values["output"] = output if rank.is_leader else None
@@ -104,7 +109,7 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     storage = open_storage(_address(given, output), heartbeat=False)
     if args.fresh:
         search.check_objective()
-    study = _study(args, given, search, model, storage, rank)
+    study = _study(args, given, search, model, storage, rank, store)
     before = len(study.get_trials(deepcopy=False))
     if shown:
         say(f"Tuning {model} with the strategy {strategy!r}: {accuracy}.")
@@ -117,7 +122,7 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
             search,
             storage=storage,
             study_name=study.study_name,
-            options=replace(request.search, show_progress=shown),
+            options=replace(request.search, show_progress=shown, callbacks=callbacks),
             on_stuck=partial(_end_stuck, rank),
         )
     except OutputError as error:
@@ -133,6 +138,15 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     return exit_codes.INTERRUPTED if interrupted else exit_codes.MET
 
 
+def _callbacks(store: ArtifactStore | None) -> tuple[PublishToDashboard, ...]:
+    """What publishes models for the dashboard, if that is asked for."""
+    if store is None:
+        return ()
+    from optuna_quant.dashboard import PublishToDashboard
+
+    return (PublishToDashboard(artifact_store=store),)
+
+
 def _study(
     args: argparse.Namespace,
     given: Mapping[str, Any],
@@ -140,6 +154,7 @@ def _study(
     model: Path,
     storage: BaseStorage,
     rank: Rank,
+    store: ArtifactStore | None,
 ) -> optuna.Study:
     """The study, started over if asked."""
     name = given.get("study_name")
@@ -157,7 +172,14 @@ def _study(
         fresh=args.fresh,
         rank=rank,
         say=say if rank.is_leader and not args.quiet else None,
+        before_deletion=None if store is None else partial(_remove_files, store),
     )
+
+
+def _remove_files(store: ArtifactStore, study: optuna.Study) -> None:
+    from optuna_quant.dashboard.forget import remove_files
+
+    remove_files(study, store)
 
 
 def _values(given: Mapping[str, Plain], rank: Rank) -> dict[str, Any]:

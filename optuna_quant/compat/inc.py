@@ -16,7 +16,7 @@ from optuna_quant.compat._inc_fields import fields_of
 from optuna_quant.compat._inc_recipes import recipe_options
 from optuna_quant.compat._inc_search import accuracy_options
 from optuna_quant.compat._inc_search import search_options
-from optuna_quant.space.narrowing import check_op_dict
+from optuna_quant.space.wish_checks import check_op_dict
 
 
 _TARGETS = MappingProxyType({"onnxrt_cuda_ep": "cuda", "onnxrt_trt_ep": "tensorrt"})

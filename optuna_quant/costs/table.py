@@ -171,13 +171,10 @@ class CostTable:
         for op, option in config.ops.items():
             total += self.option_cost(op, option.label)
 
-        def is_quantized(op: str) -> bool:
-            found = config.ops.get(op)
-            return found is not None and found.is_quantized
-
-        if self.recipes and config.quantized_ops:
+        quantized = frozenset(config.quantized_ops)
+        if self.recipes and quantized:
             total += self.recipes_cost(config.recipes)
-        return total + sum(boundary.paid(is_quantized) for boundary in self.boundaries)
+        return total + sum(boundary.paid(quantized.__contains__) for boundary in self.boundaries)
 
     def recipes_cost(self, recipes: Mapping[str, object]) -> float:
         """What the values of recipes add if anything is quantized.

@@ -6,7 +6,9 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -35,13 +37,32 @@ class _Kind:
     costs: NDArray[np.float64]
     weights: NDArray[np.float64]
 
-    def best(self, multiplier: float) -> tuple[float, int]:
-        """The least ``cost + multiplier * weight``, and the option that has it."""
-        if not self.options:
-            return np.inf, -1
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the options of one kind cost and weigh, a row for each tunable.
+
+    Rows are filled up with options that cost infinitely much.
+    """
+
+    costs: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, kinds: Sequence[_Kind]) -> _Rows:
+        longest = max((len(kind.options) for kind in kinds), default=0)
+        costs = np.full((len(kinds), max(1, longest)), np.inf)
+        weights = np.zeros_like(costs)
+        for row, kind in enumerate(kinds):
+            costs[row, : len(kind.options)] = kind.costs
+            weights[row, : len(kind.options)] = kind.weights
+        return cls(costs, weights)
+
+    def best(self, multiplier: float) -> tuple[NDArray[np.float64], list[int]]:
+        """The least ``cost + multiplier * weight`` of each row, and the option that has it."""
         values = self.costs + multiplier * self.weights
-        position = int(np.argmin(values))
-        return float(values[position]), position
+        positions = np.argmin(values, axis=1)
+        return values[np.arange(len(values)), positions], positions.tolist()
 
 
 def tradeoff(
@@ -88,14 +109,60 @@ def tradeoff(
             continue
         steps = [chosen] if last is None else [*problem.between(last, chosen), chosen]
         for step in steps:
-            config = base.with_ops(
-                {op: o for t, o in zip(space.tunables, step, strict=True) for op in t.ops}
-            )
+            changes = {
+                op: option
+                for tunable, option in zip(space.tunables, step, strict=True)
+                for op in tunable.ops
+                if option is not base.ops[op]
+            }
+            config = base.with_ops(changes)
             if config.key not in keys:
                 keys.add(config.key)
                 found.append(config)
         last = chosen
     return found
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The edges of a graph whose capacities are given one time after the other.
+
+    Args:
+        source:
+            Where the flow comes from.
+        sink:
+            Where it goes to.
+        order:
+            Which of the edges that were given comes when: sorted by their ends.
+        starts:
+            The first edge of each node.
+        columns:
+            Where the edges lead to.
+    """
+
+    source: int
+    sink: int
+    order: NDArray[np.int64]
+    starts: NDArray[np.int32]
+    columns: NDArray[np.int32]
+
+    @classmethod
+    def of(
+        cls, head: NDArray[np.int64], tail: NDArray[np.int64], *, source: int, sink: int
+    ) -> _Network:
+        """The network of different edges."""
+        order = np.lexsort((tail, head))
+        starts = np.searchsorted(head[order], np.arange(max(source, sink) + 2))
+        # SciPy 1.11 takes places of 32 bits only.
+        return cls(source, sink, order, starts.astype(np.int32), tail[order].astype(np.int32))
+
+    def graph(self, capacities: NDArray[np.float64]) -> Any:
+        """The graph with these capacities."""
+        from scipy.sparse import csr_array
+
+        data = capacities[self.order].astype(np.int32)
+        nodes = len(self.starts) - 1
+        return csr_array((data, self.columns, self.starts), shape=(nodes, nodes))
 
 
 @dataclass(frozen=True)
@@ -185,15 +252,19 @@ class _Problem:
 
     def solve(self, multiplier: float) -> list[OpConfig]:
         """The option of each tunable that together cost least at a price for the weight."""
-        best = [kind.best(multiplier) for kind in self.quantized]
-        other = [kind.best(multiplier) for kind in self.floating]
-        is_quantized = self._cut(
-            np.array([value for value, _ in best]), np.array([value for value, _ in other])
-        )
+        quantized, floating = (rows.best(multiplier) for rows in self._rows)
+        is_quantized = self._cut(quantized[0], floating[0]).tolist()
         return [
-            kind.options[best[i][1]] if is_quantized[i] else self.floating[i].options[other[i][1]]
-            for i, kind in enumerate(self.quantized)
+            kind.options[a] if first else other.options[b]
+            for first, kind, a, other, b in zip(
+                is_quantized, self.quantized, quantized[1], self.floating, floating[1], strict=True
+            )
         ]
+
+    @cached_property
+    def _rows(self) -> tuple[_Rows, _Rows]:
+        """The options that are quantized, and those that are not."""
+        return _Rows.of(self.quantized), _Rows.of(self.floating)
 
     def _cut(
         self, quantized: NDArray[np.float64], floating: NDArray[np.float64]
@@ -202,42 +273,41 @@ class _Problem:
         free = np.isfinite(quantized) & np.isfinite(floating)
         if not len(self.edges):
             return np.asarray(quantized <= floating)
-        from scipy.sparse import csr_array
         from scipy.sparse.csgraph import breadth_first_order
         from scipy.sparse.csgraph import maximum_flow
 
-        count = len(quantized)
-        source, sink = self.nodes, self.nodes + 1
         gains = np.where(free, floating - quantized, np.where(np.isfinite(quantized), 1, -1))
         finite = np.isfinite(self.prices)
         total = float(np.abs(gains[free]).sum() + self.prices[finite].sum()) or 1.0
         unit = _LARGEST_FLOW / (2 * total)
         # Quantized is the side of the source: a cut edge from it to the sink has a cost.
-        whole = np.where(free, np.abs(gains) * unit, _LARGEST_FLOW)
-        rows = [np.where(gains > 0, source, np.arange(count))]
-        columns = [np.where(gains > 0, np.arange(count), sink)]
-        capacities = [np.ceil(whole)]
-        head = self.edges[:, 0]
-        tail = np.where(self.edges[:, 1] < 0, sink, self.edges[:, 1])
-        rows.append(head)
-        columns.append(tail)
-        capacities.append(np.where(finite, np.ceil(self.prices * unit), _LARGEST_FLOW))
-        # SciPy 1.11 takes places of 32 bits only.
-        places = np.concatenate(rows).astype(np.int32), np.concatenate(columns).astype(np.int32)
-        graph = csr_array(
-            (np.minimum(np.concatenate(capacities), _LARGEST_FLOW).astype(np.int32), places),
-            shape=(self.nodes + 2, self.nodes + 2),
-        )
-        graph.sum_duplicates()
-        flow = maximum_flow(graph, source, sink).flow
-        left = graph - flow
+        whole = np.ceil(np.where(free, np.abs(gains) * unit, _LARGEST_FLOW))
+        capacities = [
+            np.where(gains > 0, whole, 0),
+            np.where(gains > 0, 0, whole),
+            np.where(finite, np.ceil(self.prices * unit), _LARGEST_FLOW),
+        ]
+        network = self._network
+        graph = network.graph(np.minimum(np.concatenate(capacities), _LARGEST_FLOW))
+        left = graph - maximum_flow(graph, network.source, network.sink).flow
         left.data = np.maximum(left.data, 0)
         left.eliminate_zeros()
-        reached = breadth_first_order(left, source, return_predecessors=False)
+        reached = breadth_first_order(left, network.source, return_predecessors=False)
+        count = len(quantized)
         found = np.zeros(self.nodes + 2, dtype=bool)
         found[reached] = True
         # What is neither way cheaper stays quantized, unless something draws it to floats.
         return np.asarray(found[:count] | ((gains == 0) & self._is_idle(found)[:count]))
+
+    @cached_property
+    def _network(self) -> _Network:
+        """The edges of the source, those to the sink, and those of the boundaries."""
+        source, sink = self.nodes, self.nodes + 1
+        own = np.arange(len(self.quantized))
+        head = [np.full_like(own, source), own, self.edges[:, 0]]
+        tail = [own, np.full_like(own, sink), self.edges[:, 1]]
+        tail[2] = np.where(tail[2] < 0, sink, tail[2])
+        return _Network.of(np.concatenate(head), np.concatenate(tail), source=source, sink=sink)
 
     def _is_idle(self, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The nodes that no boundary connects with anything."""

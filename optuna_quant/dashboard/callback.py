@@ -7,12 +7,15 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from optuna_quant.dashboard.careful import carefully
+from optuna_quant.dashboard.deployable import ModelLimits
+from optuna_quant.dashboard.model_uploads import ModelUploads
 from optuna_quant.dashboard.overview import fp32_measures
 from optuna_quant.dashboard.overview import read_overview
 from optuna_quant.dashboard.publish import MOST_MODEL_BYTES
-from optuna_quant.dashboard.publish import carefully
+from optuna_quant.dashboard.publish import MOST_TOTAL_BYTES
 from optuna_quant.dashboard.publish import check_options
-from optuna_quant.dashboard.publish import publish
+from optuna_quant.dashboard.publish import publish_all
 from optuna_quant.dashboard.publish import space_of
 from optuna_quant.dashboard.publish import write_note
 from optuna_quant.dashboard.trial_words import TrialWords
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Model
     from optuna_quant.storages.artifacts import ArtifactStore
 
 
@@ -49,6 +53,11 @@ class PublishToDashboard:
     that all notes together take at most half a percent of the time. At the end it writes the
     note once more, and what else was asked for.
 
+    With an artifact store, models are uploaded as artifacts of their trials: those that meet the
+    criterion and are on the front of metric against cost. They come from the trials that have just
+    built them, as far as that takes another half a percent of the time, and the rest at the end;
+    models that are on the front no more are removed.
+
     Whatever fails here is a warning, and the search continues.
 
     Example:
@@ -59,12 +68,14 @@ class PublishToDashboard:
             publisher = PublishToDashboard(artifact_store=store)
             optuna_quant.tune(model, ..., storage="search.journal", callbacks=[publisher])
 
-        :func:`~optuna_quant.tune` calls :meth:`annotate` and :meth:`finish` by itself. With an
-        objective of your own, call them at the end of each trial, and of the search:
+        :func:`~optuna_quant.tune` calls all methods by itself. With an objective of your own, have
+        them called in each trial, and at the end of the search:
 
         .. code-block:: python
 
-            objective = QuantObjective(..., annotate=publisher.annotate)
+            objective = QuantObjective(
+                ..., annotate=publisher.annotate, on_met=publisher.offer
+            )
             study.optimize(objective, callbacks=[publisher])
             publisher.finish(study)
 
@@ -74,11 +85,14 @@ class PublishToDashboard:
         figures:
             Whether to write plots at the end, see :func:`publish`: that takes a second or two.
         artifact_store:
-            Where files go at the end, see :func:`publish`.
+            Where models and other files go, see :func:`publish`.
         backend:
-            Builds the model that is uploaded at the end, see :func:`publish`.
+            Builds the models that are still missing at the end. Default: that of the search, if
+            :func:`~optuna_quant.tune` runs it.
         max_model_bytes:
-            The largest model that is uploaded.
+            The largest model that is uploaded; 0 to upload none.
+        max_total_bytes:
+            The most bytes of all models of a study, see :func:`publish`.
 
     Raises:
         ImportError:
@@ -95,23 +109,28 @@ class PublishToDashboard:
         artifact_store: ArtifactStore | None = None,
         backend: Backend | None = None,
         max_model_bytes: int = MOST_MODEL_BYTES,
+        max_total_bytes: int = MOST_TOTAL_BYTES,
     ) -> None:
         if not interval >= 0:
             raise ValueError(f"interval must not be negative, but got {interval}.")
-        check_options(
-            artifact_store=artifact_store, backend=backend, max_model_bytes=max_model_bytes
-        )
+        self._limits = ModelLimits(each=max_model_bytes, total=max_total_bytes)
+        check_options(artifact_store=artifact_store, backend=backend)
         self._interval = interval
         self._figures = figures
         self._artifact_store = artifact_store
         self._backend = backend
-        self._max_model_bytes = max_model_bytes
+        self._of_search: Backend | None = None
+        self._uploads: tuple[str, ModelUploads] | None = None
         self._lock = threading.Lock()
+        self._lock_of_uploads = threading.Lock()
         self._next = time.monotonic() + min(interval, 5.0)
         self._words: tuple[str, TrialWords] | None = None
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Write the note of the study, if the last one was long enough ago."""
+        """Upload models and write the note of the study, as far as there is time for it."""
+        uploads = self._uploads_of(study)
+        if uploads is not None:
+            carefully("The models", uploads.upload_held)
         if time.monotonic() < self._next or not self._lock.acquire(blocking=False):
             return
         try:
@@ -121,6 +140,29 @@ class PublishToDashboard:
             self._next = ended + max(self._interval, (ended - started) / SHARE)
         finally:
             self._lock.release()
+
+    def begin(self, backend: Backend) -> None:
+        """Get to know what builds the models of a search.
+
+        Args:
+            backend:
+                The backend.
+        """
+        self._of_search, self._uploads = backend, None
+
+    def offer(self, trial: optuna.Trial, model: Model) -> None:
+        """Get a model that meets the criterion, to be uploaded if it is on the front.
+
+        Args:
+            trial:
+                The trial, while it runs.
+            model:
+                Its model.
+        """
+        uploads = self._uploads_of(trial.study)
+        if uploads is not None:
+            number = trial.number
+            carefully(f"The model of trial {number}", lambda: uploads.offer(number, model))
 
     def annotate(self, trial: optuna.Trial) -> None:
         """Add to a trial what the dashboard shows of it; the last that its objective does.
@@ -140,14 +182,32 @@ class PublishToDashboard:
         """
         carefully(
             "The study",
-            lambda: publish(
+            lambda: publish_all(
                 study,
                 figures=self._figures,
                 artifact_store=self._artifact_store,
-                backend=self._backend,
-                max_model_bytes=self._max_model_bytes,
+                backend=self._builder,
+                uploads=self._uploads_of(study),
             ),
         )
+
+    @property
+    def _builder(self) -> Backend | None:
+        return self._of_search if self._backend is None else self._backend
+
+    def _uploads_of(self, study: optuna.Study) -> ModelUploads | None:
+        """What uploads the models of a study; None if no models are wanted."""
+        if self._artifact_store is None or self._limits.each == 0:
+            return None
+        with self._lock_of_uploads:
+            known = self._uploads
+            if known is None or known[0] != study.study_name:
+                known = (
+                    study.study_name,
+                    ModelUploads(study, self._artifact_store, self._limits, self._builder),
+                )
+                self._uploads = known
+            return known[1]
 
     def _write_note(self, study: optuna.Study) -> None:
         write_note(study, read_overview(study), self._words_of(study).space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.printable import listed
 from optuna_quant.costs.objective import OPS
 from optuna_quant.dashboard.overview import Outcome
 from optuna_quant.dashboard.overview import shown_gain
@@ -11,6 +12,8 @@ from optuna_quant.dashboard.trial_words import shown_config
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna_quant.dashboard.overview import Overview
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.space import TuningSpace
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 MARK = "*Written by optuna_quant. Only text below this line is kept.*"
 """What stands above this line is ours, and what people have written stands below it."""
+
+_MOST_MODELS = 20
 
 _HEADLINES = {
     Outcome.MET: "The criterion is met",
@@ -31,7 +36,12 @@ _HEADLINES = {
 
 
 def study_note(
-    overview: Overview, space: TuningSpace | None = None, *, left_out: int = 0, link: str = ""
+    overview: Overview,
+    space: TuningSpace | None = None,
+    *,
+    left_out: int = 0,
+    link: str = "",
+    models: Sequence[int] = (),
 ) -> str:
     """The outcome of a study in words.
 
@@ -44,6 +54,8 @@ def study_note(
             How many ops it does not have because of what they cost.
         link:
             The address of a trial in the dashboard, up to its number; empty for no link.
+        models:
+            The numbers of the trials whose models are among their artifacts.
     """
     so_far = "" if overview.stopped_because else " so far"
     lines = [f"## {_HEADLINES[overview.outcome]}{so_far}", ""]
@@ -57,6 +69,10 @@ def study_note(
     if overview.counts:
         counted = ", ".join(f"{count} {kind}" for kind, count in overview.counts.items())
         lines += [f"- **Trials**: {sum(overview.counts.values())} ({counted})"]
+    if models:
+        shown = [_linked(number, link) for number in models]
+        pages = "page of trial" if len(models) == 1 else "pages of trials"
+        lines += [f"- **Models**: on the {pages} {listed(shown, _MOST_MODELS)}"]
     if overview.stopped_because:
         lines += [f"- **Stopped**: {overview.stopped_because}"]
     return "\n".join(lines)
@@ -88,9 +104,7 @@ def _about_best(
     if overview.baseline is not None:
         loss = overview.criterion.loss(best.metric, overview.baseline.value)
         said += f", loss {overview.criterion.show(loss)}"
-    number = str(best.trial.number)
-    shown = f"[{number}]({link}{number})" if link else number
-    lines = [f"- **{title}**: {shown} ({said})"]
+    lines = [f"- **{title}**: {_linked(best.trial.number, link)} ({said})"]
     gain = shown_gain(best.measures(overview.objective), overview.fp32)
     if gain:
         lines += [f"- **Costs**: {gain}"]
@@ -101,3 +115,7 @@ def _about_best(
             return lines
         lines += [f"- **Configuration**: {shown_config(config, left_out=left_out)}"]
     return lines
+
+
+def _linked(number: int, link: str) -> str:
+    return f"[{number}]({link}{number})" if link else str(number)

@@ -13,8 +13,7 @@ from optuna.trial import TrialState
 
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.objective import OPS
-from optuna_quant.costs.objective import as_objective
-from optuna_quant.costs.recorded_objective import recorded_objective
+from optuna_quant.dashboard.deployable import objective_of
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import fp32_trial
@@ -103,7 +102,7 @@ def read_overview(study: optuna.Study) -> Overview:
     """
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if not TrialView(trial).is_foreign]
-    criterion, objective = RecordedTrials(study).criterion, _objective(study)
+    criterion, objective = RecordedTrials(study).criterion, objective_of(study)
     found = candidates(study, criterion, trials)
     met = measured_first(study, ranked(found, objective), objective)
     partial = partial_candidates(study, criterion)
@@ -145,11 +144,6 @@ def fp32_measures(
     """What the FP32 model costs, by measure, as far as a trial has recorded it."""
     trial = fp32_trial(study, trials)
     return {} if trial is None else dict(TrialView(trial).costs)
-
-
-def _objective(study: optuna.Study) -> Objective:
-    # Of a function the record has no more than the name.
-    return recorded_objective(study) or as_objective(OPS)
 
 
 def _outcome(

@@ -16,7 +16,7 @@ from wsgiref.simple_server import make_server
 
 import optuna
 
-from optuna_quant.dashboard.publish import carefully
+from optuna_quant.dashboard.careful import carefully
 from optuna_quant.dashboard.publish import need_dashboard
 from optuna_quant.dashboard.publish import publish
 from optuna_quant.dashboard.publish import space_of

@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+    from optuna_quant._common.json_value import Json
+
 
 MOST_PARAMETERS = 40
 """With more parameters in each trial, the pages of the dashboard become slow and unreadable."""
 
+_OF_FILES, _DELETED = "artifacts:", "null"
 _ENOUGH_TRIALS = 30
 _LONGEST = 1024
 _FOR_PROGRAMS = frozenset({record.COSTS, record.EVIDENCE, record.FINGERPRINT})
@@ -100,6 +104,18 @@ class ShownStorage(RetryingStorage):
             if best is not None:
                 return self.get_all_trials(study_id, deepcopy=False)[best.trial.number]
         return super().get_best_trial(study_id)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Json) -> None:
+        """Write an attribute of a trial.
+
+        That a file of a trial was deleted is written into the study and then into the trial, which
+        cannot be written to if it has ended: the first is enough.
+        """
+        try:
+            super().set_trial_system_attr(trial_id, key, value)
+        except UpdateFinishedTrialError:
+            if not (key.startswith(_OF_FILES) and value == _DELETED):
+                raise
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study; what is known of it is forgotten."""

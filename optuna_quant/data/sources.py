@@ -20,9 +20,8 @@ from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.image_folder import is_image_folder
 from optuna_quant.data.labelled_data import ArrayData
 from optuna_quant.data.labelled_data import Batch
-from optuna_quant.data.labelled_data import DatasetData
 from optuna_quant.data.labelled_data import LabelledData
-from optuna_quant.data.labelled_data import open_labelled_data
+from optuna_quant.data.labelled_dataset import DatasetData
 from optuna_quant.data.loaders import BatchRows
 from optuna_quant.data.loaders import LoaderSamples
 from optuna_quant.data.loaders import Rows
@@ -30,6 +29,7 @@ from optuna_quant.data.loaders import content_hash
 from optuna_quant.data.loaders import is_indexable
 from optuna_quant.data.loaders import is_loader
 from optuna_quant.data.loaders import kept_in_memory
+from optuna_quant.data.open_labelled_data import open_labelled_data
 from optuna_quant.data.sample_checks import LABELS
 from optuna_quant.data.sample_checks import cure_of_texts
 from optuna_quant.data.sample_checks import unwrapped
@@ -53,7 +53,7 @@ def open_data(source: DataLike, transform: Transform | None = None) -> LabelledD
 
     Args:
         source:
-            What :func:`~optuna_quant.data.labelled_data.open_labelled_data` takes;
+            What :func:`~optuna_quant.data.open_labelled_data.open_labelled_data` takes;
             arrays as a pair ``(X, y)``; lists of arrays, whose shapes may differ; a list of
             samples or of batches; a data loader with a dataset that gives samples by number,
             which are read in the order of the dataset; a ``keras.utils.PyDataset``, whose batches

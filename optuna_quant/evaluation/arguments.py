@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optuna_quant.criteria import check_is_criterion
-from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
 from optuna_quant.space.space import TuningSpace
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.evaluation.metrics.classes import class_axis
+from optuna_quant.evaluation.metrics.classes import class_labels
 from optuna_quant.evaluation.metrics.label_forms import is_of_classes
 from optuna_quant.evaluation.metrics.library import CLASS_METRICS
 from optuna_quant.evaluation.metrics.library import library_metric_names
 from optuna_quant.evaluation.metrics.objects import object_of
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import accuracy
-from optuna_quant.evaluation.metrics.sample_metrics import class_axis
-from optuna_quant.evaluation.metrics.sample_metrics import class_labels
 from optuna_quant.evaluation.metrics.sample_metrics import exact_match
 from optuna_quant.evaluation.metrics.sample_metrics import iou
 from optuna_quant.evaluation.metrics.sample_metrics import mae

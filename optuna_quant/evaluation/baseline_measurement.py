@@ -14,12 +14,12 @@ from optuna.trial import TrialState
 
 from optuna_quant.backends.base import ShowsInputs
 from optuna_quant.backends.base import native_of
+from optuna_quant.evaluation.asked_between_batches import AskedBetweenBatches
 from optuna_quant.evaluation.backend_checks import check_built
+from optuna_quant.evaluation.baseline_scores import measure_baseline
 from optuna_quant.evaluation.data_checks import SeenInputs
 from optuna_quant.evaluation.function import FunctionEvaluation
-from optuna_quant.evaluation.function import GivenScores
-from optuna_quant.evaluation.sampled import measure_baseline
-from optuna_quant.evaluation.timeout import AskedBetweenBatches
+from optuna_quant.evaluation.given_scores import GivenScores
 from optuna_quant.evaluation.user_code import shown
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import for_fp32

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 import re
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import cast
 
 from optuna.exceptions import TrialPruned
 from optuna.logging import get_logger
@@ -16,14 +18,14 @@ from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.base import SimulatesCandidates
 from optuna_quant.backends.base import TrainingFunctionError
 from optuna_quant.backends.base import TrainsCandidates
+from optuna_quant.evaluation.asked_between_batches import AskedBetweenBatches
 from optuna_quant.evaluation.difference import difference_of
 from optuna_quant.evaluation.function import FunctionEvaluation
-from optuna_quant.evaluation.function import GivenScores
+from optuna_quant.evaluation.given_scores import GivenScores
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.rebuild import built
 from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.evaluation.study_training import StudyTraining
-from optuna_quant.evaluation.timeout import AskedBetweenBatches
 from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.trial_record import write_failure
 from optuna_quant.evaluation.user_code import place
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
     from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
     from optuna_quant.evaluation.guarded import GuardedEvaluation
     from optuna_quant.evaluation.model_reuse import ModelReuse
+    from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
     from optuna_quant.evaluation.sampled import SampledTrial
-    from optuna_quant.evaluation.sampled import SampleEvaluation
     from optuna_quant.evaluation.setup import ObjectiveSetup
     from optuna_quant.evaluation.study_samples import StudySamples
     from optuna_quant.evaluation.trial_record import TrialRecord
@@ -77,6 +79,22 @@ class CandidateError(Exception):
     def __init__(self, reason: str, *, final: bool) -> None:
         super().__init__(reason)
         self.final = final
+
+
+@dataclass(frozen=True)
+class MeasuredCandidate:
+    """What was measured of a candidate.
+
+    Args:
+        metric:
+            Its metric, over all samples.
+        model:
+            The model as it is deployed; None if it was not built, because the result is that of
+            another trial, or because its simulation is all that was evaluated.
+    """
+
+    metric: float
+    model: Model | None = None
 
 
 class CandidateMeasurement:
@@ -118,8 +136,8 @@ class CandidateMeasurement:
         waiting: Waiting,
         *,
         again: bool,
-    ) -> float:
-        """The metric of a candidate.
+    ) -> MeasuredCandidate:
+        """Measure a candidate.
 
         Args:
             trial:
@@ -143,7 +161,7 @@ class CandidateMeasurement:
         """
         duplicate = self._reuse.same_parameters(trial) if _may_be_known(trial) else None
         if duplicate is not None:
-            return self._reuse.take_over(trial, written, duplicate)
+            return MeasuredCandidate(self._reuse.take_over(trial, written, duplicate))
         with self._trained(trial, config) as trained:
             model = self._build(config) if trained is None else trained
             written.describe(model)
@@ -151,11 +169,11 @@ class CandidateMeasurement:
             if trained is None and not again:
                 duplicate = self._reuse.same_model(trial, model.fingerprint, waiting)
             if duplicate is not None:
-                return self._reuse.take_over(trial, written, duplicate)
+                return MeasuredCandidate(self._reuse.take_over(trial, written, duplicate))
             metric = self._evaluated(trial, model, waiting)
-            metric = self._as_built(trial, config, model, metric, waiting)
-        self._reuse.keep(trial, metric)
-        return metric
+            found = self._as_built(trial, config, model, metric, waiting)
+        self._reuse.keep(trial, found.metric)
+        return found
 
     @contextmanager
     def _trained(
@@ -225,29 +243,32 @@ class CandidateMeasurement:
         self,
         trial: optuna.Trial,
         config: QuantConfig,
-        simulated: CandidateModel,
+        evaluated_model: CandidateModel,
         metric: float,
         waiting: Waiting,
-    ) -> float:
-        """The metric of the model itself, where a simulation of it meets the criterion."""
+    ) -> MeasuredCandidate:
+        """The model itself and its metric, where a simulation of it meets the criterion."""
         backend, criterion = self._setup.backend, self._setup.criterion
         if not isinstance(backend, SimulatesCandidates):
-            return metric
+            is_trained = isinstance(backend, TrainsCandidates) and backend.trains(config)
+            # What quantize has given, if it was not trained, can be saved.
+            deployed = None if is_trained else cast("Model", evaluated_model)
+            return MeasuredCandidate(metric, deployed)
         if not criterion.meets(metric, self._baseline.value(trial, waiting)):
-            return metric
+            return MeasuredCandidate(metric)
         evidence = TrialView.of_running(trial).evidence
         evaluated = 1.0 if evidence is None else evidence.cost
         try:
             model = built(config, trial.params, backend, self._setup.space)
         except Exception as error:
             raise CandidateError(f"Not built: {shown(error)}", final=True) from error
-        difference = self._difference(simulated, model)
+        difference = self._difference(evaluated_model, model)
         measure = self._setup.evaluate
         if difference is not None and isinstance(measure, DataEvaluation):
             evaluated += 2 * difference.samples / measure.samples
         found = Simulation(metric=metric, evaluated=evaluated, difference=difference)
         trial.set_user_attr(record.SIMULATED, found.to_attr())
-        return self._evaluated(trial, model, waiting, in_full=True)
+        return MeasuredCandidate(self._evaluated(trial, model, waiting, in_full=True), model)
 
     def _difference(self, simulated: CandidateModel, model: Model) -> OutputDifference | None:
         """How far the model is from its simulation; None if that cannot be told."""

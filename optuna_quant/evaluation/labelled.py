@@ -27,7 +27,6 @@ from optuna_quant.evaluation.metrics.batch_scores import only_scores
 from optuna_quant.evaluation.metrics.batch_scores import scores_and_margins
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.named import metrics
-from optuna_quant.evaluation.metrics.sample_metrics import Bounds
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import Metric
 from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
@@ -36,7 +35,8 @@ from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 from optuna_quant.evaluation.metrics.sample_metrics import mae
 from optuna_quant.evaluation.metrics.sample_metrics import mse
 from optuna_quant.evaluation.metrics.sample_metrics import top5
-from optuna_quant.evaluation.metrics.sample_metrics import useful_bounds
+from optuna_quant.evaluation.metrics.score_bounds import Bounds
+from optuna_quant.evaluation.metrics.score_bounds import useful_bounds
 from optuna_quant.evaluation.metrics.truth import Truth
 
 
@@ -77,7 +77,8 @@ class DataEvaluation:
     """Evaluates a metric on labelled data.
 
     All methods take such a :class:`~optuna_quant.backends.base.Model`, or a session of ONNX
-    Runtime. So this is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation` as well.
+    Runtime. So this is a :class:`~optuna_quant.evaluation.sample_evaluation.SampleEvaluation`
+    as well.
 
     Samples are read and run a batch at a time, so that the data may be larger than the memory. An
     evaluation can be called with a model for the metric of all samples, or asked for the scores
@@ -88,7 +89,7 @@ class DataEvaluation:
             An array for each input of the model and one of labels, samples along the first axis:
             a dict of arrays, a path to an ``.npz`` file, or a path to a folder of ``.npy`` files,
             which are mapped and not read. Or a dataset that gives one sample, see
-            :class:`~optuna_quant.data.labelled_data.DatasetData`. The labels are named
+            :class:`~optuna_quant.data.labelled_dataset.DatasetData`. The labels are named
             ``labels``, ``label``, ``targets``, ``target`` or ``y``, or are the one array that is
             no input. Or a pair ``(X, y)``, a data loader, an iterable of batches, a folder of
             images: see :func:`~optuna_quant.data.sources.open_data`. A metric that

@@ -18,8 +18,8 @@ from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.guarded import GuardedEvaluation
 from optuna_quant.evaluation.model_reuse import ModelReuse
 from optuna_quant.evaluation.running_trials import RunningTrials
-from optuna_quant.evaluation.sampled import SampleEvaluation
-from optuna_quant.evaluation.sampled import Watch
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
+from optuna_quant.evaluation.sample_evaluation import Watch
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.setup import ObjectiveSetup
 from optuna_quant.evaluation.study_samples import StudySamples
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Model
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.config import QuantConfig
@@ -81,8 +82,8 @@ class QuantObjective:
             Gives the metric of a model, or the scores of its samples, see
             :class:`~optuna_quant.evaluation.function.FunctionEvaluation`. A function gets the
             runtime's own object of the model, such as an ``onnxruntime.InferenceSession``. Or it
-            is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation`, which gets the model
-            and gives the scores of some samples.
+            is a :class:`~optuna_quant.evaluation.sample_evaluation.SampleEvaluation`, which gets
+            the model and gives the scores of some samples.
         criterion:
             When a metric is good enough.
         stopping:
@@ -93,8 +94,9 @@ class QuantObjective:
         seed:
             The seed of the order in which samples are evaluated. The first worker's counts.
         watch:
-            Called with an :class:`~optuna_quant.evaluation.sampled.EvaluationProgress` while a
-            model is evaluated, at most ten times a second.
+            Called with an
+            :class:`~optuna_quant.evaluation.sample_evaluation.EvaluationProgress` while a model is
+            evaluated, at most ten times a second.
         started:
             Called with the study, the number of a trial and its configuration when it starts.
         wait_timeout:
@@ -125,6 +127,10 @@ class QuantObjective:
         annotate:
             Called with each trial at its end, when it has a result or was stopped early, to add
             user attributes: they are written with the rest. It must not raise.
+        on_met:
+            Called with a trial and its model, as it is deployed, when the model meets the
+            criterion: to keep the model, which is otherwise built again when it is wanted. That
+            is before ``annotate``, and while the trial still runs. It must not raise.
 
     Raises:
         TypeError:
@@ -153,6 +159,7 @@ class QuantObjective:
         costs: Callable[[QuantConfig], Mapping[str, float]] | None = None,
         constrain: bool = True,
         annotate: Callable[[optuna.Trial], None] | None = None,
+        on_met: Callable[[optuna.Trial, Model], None] | None = None,
     ) -> None:
         check_arguments("QuantObjective", backend, space, evaluate, criterion)
         _check_direction(evaluate, criterion)
@@ -192,6 +199,7 @@ class QuantObjective:
             judged_by=self._studies.judged_by,
             constrain=constrain,
             started=started,
+            on_met=on_met,
         )
         self._lost: list[int] = []
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.costs.costs import Costs
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.evaluation.sampled import SampleEvaluation
+    from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import NativeModel
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.evaluation.sampled import SampleEvaluation
+    from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
     from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig

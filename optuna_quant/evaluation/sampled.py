@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from dataclasses import dataclass
 import math
 import time
 from typing import TYPE_CHECKING
-from typing import Protocol
-from typing import runtime_checkable
 
 import numpy as np
 from optuna.exceptions import TrialPruned
 from optuna.trial import TrialState
 
-from optuna_quant._common.rounding import bounds_slack
+from optuna_quant.evaluation.sample_evaluation import EvaluationProgress
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
+from optuna_quant.evaluation.sample_evaluation import Watch
+from optuna_quant.evaluation.sample_evaluation import check_scores
+from optuna_quant.evaluation.sample_evaluation import checked_batch
 from optuna_quant.sequential import Decision
 from optuna_quant.sequential import Population
-from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import WeightedThresholdTest
-from optuna_quant.sequential import difficulty_levels
-from optuna_quant.sequential.population import is_bounded
 from optuna_quant.sequential.weighted_threshold import bounds
 from optuna_quant.study import record
 from optuna_quant.study.evidence import COMPLETE
@@ -30,7 +26,6 @@ from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.fidelity import Fidelity
 from optuna_quant.study.judgement import judge_by_samples
 from optuna_quant.study.judgement import write_judgement
-from optuna_quant.study.population_record import write_population
 from optuna_quant.study.sample_record import write_scores
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.study.trial_writer import RunningTrialWriter
@@ -54,158 +49,6 @@ _FEW = 128
 _SECONDS_BETWEEN_LOOKS = 0.1
 # How often the metric so far is reported to the storage while a trial runs.
 _SECONDS_BETWEEN_REPORTS = 5.0
-
-
-@runtime_checkable
-class SampleEvaluation(Protocol):
-    """Evaluates a model on single samples; its metric is their mean.
-
-    ``bounds`` are the lowest and the highest score of a sample, or :obj:`None` if it has none.
-    ``scores`` gives the scores of the samples of these indices, in their order, batch by batch;
-    ``scores_and_margins`` also how far each is from being decided otherwise, or :obj:`None`.
-    """
-
-    @property
-    def samples(self) -> int:
-        """The number of samples."""
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """The lowest and the highest score of a sample."""
-
-    def scores(
-        self, model: NativeModel, indices: NDArray[np.intp]
-    ) -> Iterator[NDArray[np.float64]]:
-        """The scores of samples, batch by batch."""
-
-    def scores_and_margins(
-        self, model: NativeModel, indices: NDArray[np.intp]
-    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
-        """The scores and margins of samples, batch by batch."""
-
-
-@dataclass(frozen=True)
-class EvaluationProgress:
-    """The progress of a trial's evaluation, for display.
-
-    Args:
-        trial:
-            The number of the trial.
-        samples:
-            How many samples were seen.
-        of:
-            How many there are.
-        metric:
-            The metric so far, an estimate; of the baseline the mean so far.
-        bounds:
-            Gives between what values the metric is, see
-            :func:`optuna_quant.sequential.weighted_threshold.bounds`; takes a few milliseconds.
-    """
-
-    trial: int
-    samples: int
-    of: int
-    metric: float
-    bounds: Callable[[], tuple[float, float]] | None = None
-
-
-Watch = Callable[[EvaluationProgress], None]
-
-
-def measure_baseline(
-    trial: optuna.Trial,
-    model: NativeModel,
-    evaluation: SampleEvaluation,
-    criterion: AccuracyCriterion,
-    *,
-    error_probability: float,
-    method: str,
-    seed: int,
-    watch: Watch | None,
-) -> tuple[float, str]:
-    """Evaluate the FP32 model on all samples, and keep in the study what that says of each.
-
-    Returns:
-        The mean, and the key under which the study keeps the rest.
-
-    Raises:
-        ValueError:
-            If the mean is no baseline.
-    """
-    samples = evaluation.samples
-    scores: list[NDArray[np.float64]] = []
-    margins: list[NDArray[np.float64]] = []
-    seen, total = 0, 0.0
-    for given, margin in evaluation.scores_and_margins(model, np.arange(samples)):
-        some = _checked_batch(given)
-        scores.append(some)
-        if margin is not None:
-            margins.append(margin)
-        seen += len(some)
-        total += float(some.sum())
-        if watch is not None:
-            watch(EvaluationProgress(trial.number, seen, samples, total / seen))
-    if seen != samples:
-        raise ValueError(
-            f"The evaluation must give one score for each of the {samples} samples, but it gave "
-            f"{seen}."
-        )
-    found = np.concatenate(scores)
-    check_scores(found, evaluation)
-    value = float(found.sum() / samples)
-    criterion.check_baseline(value)
-    # Hard samples first tell soonest how the candidate differs; without pairs that is no help.
-    by_margin = np.concatenate(margins) if margins and method == "paired" else None
-    if evaluation.bounds is not None and not is_bounded(evaluation.bounds):
-        # Where errors are large anyhow, sums of errors become too large soonest.
-        by_margin = found if criterion.higher_is_better else -found
-    levels = difficulty_levels(by_margin, samples)
-    population = Population(
-        order=SampleOrder.draw(levels, seed=seed),
-        baseline=found,
-        bounds=evaluation.bounds or (0.0, 1.0),
-        higher_is_better=criterion.higher_is_better,
-        error_probability=error_probability,
-        method=method,
-        metric_name=str(getattr(evaluation, "name", "")),
-        in_parts=bool(getattr(evaluation, "in_parts", True)),
-    )
-    return value, write_population(trial.study, population, levels=levels, seed=seed)
-
-
-def check_scores(scores: NDArray[np.float64], evaluation: SampleEvaluation) -> None:
-    """Refuse scores that are not within the bounds.
-
-    Raises:
-        ValueError:
-            If one is not.
-    """
-    if evaluation.bounds is None or not len(scores):
-        return
-    low, high = evaluation.bounds
-    slack = bounds_slack(evaluation.bounds, np.float32)  # They may have been computed in that.
-    wrong = scores[~((scores >= low - slack) & (scores <= high + slack))]
-    if len(wrong):
-        raise ValueError(
-            f"The evaluation gave a score of {wrong[0]}, which is not between its bounds {low:g} "
-            f"and {high:g}: bounds must hold the score of every sample."
-        )
-
-
-def _checked_batch(given: object) -> NDArray[np.float64]:
-    """A copy of the scores of a batch.
-
-    Raises:
-        ValueError:
-            If they are no numbers, or not one for each sample.
-    """
-    batch = np.array(given)
-    if batch.ndim != 1 or batch.dtype.kind not in "biuf":
-        raise ValueError(
-            "The evaluation must give the scores of a batch as one number for each sample, of "
-            f"shape (samples,), but gave {batch.dtype} of shape {batch.shape}."
-        )
-    return batch.astype(np.float64)
 
 
 class SampledTrial:
@@ -358,7 +201,7 @@ class SampledTrial:
     def _see(self, batch: NDArray[np.float64], evaluation: SampleEvaluation) -> None:
         """Take in a batch; one that scores as the baseline does takes about a microsecond."""
         if not (type(batch) is np.ndarray and batch.dtype is _FLOAT64 and batch.ndim == 1):
-            batch = _checked_batch(batch)
+            batch = checked_batch(batch)
         population, start, count = self._population, self._seen, len(batch)
         end = start + count
         # As bytes, since no other code changes them and they compare fastest.

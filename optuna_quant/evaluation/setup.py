@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from typing import TypeAlias
 from typing import cast
 
-from optuna_quant.evaluation.sampled import Watch
+from optuna_quant.evaluation.sample_evaluation import Watch
 
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import CandidateModel
     from optuna_quant.backends.base import NativeModel
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.evaluation.sampled import SampleEvaluation
+    from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace

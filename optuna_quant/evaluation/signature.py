@@ -16,7 +16,7 @@ from optuna_quant._common.code_digest import code_digest
 from optuna_quant._common.code_digest import file_digest
 from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.labelled_data import ArrayData
-from optuna_quant.data.labelled_data import DatasetData
+from optuna_quant.data.labelled_dataset import DatasetData
 from optuna_quant.data.loaders import Rows
 from optuna_quant.data.sample_checks import LABELS
 from optuna_quant.data.subset import SubsetData

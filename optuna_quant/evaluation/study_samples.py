@@ -11,8 +11,8 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant.evaluation.function import FunctionEvaluation
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
 from optuna_quant.evaluation.sampled import SampledTrial
-from optuna_quant.evaluation.sampled import SampleEvaluation
 from optuna_quant.evaluation.value import for_fp32
 from optuna_quant.sequential.population import is_bounded
 from optuna_quant.study.baseline import get_baseline

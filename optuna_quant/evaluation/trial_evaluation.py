@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import optuna
 
+    from optuna_quant.backends.base import Model
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
     from optuna_quant.evaluation.candidate_measurement import CandidateMeasurement
@@ -47,6 +48,8 @@ class TrialEvaluation:
             Whether what does not meet the criterion is infeasible.
         started:
             Called with the study, the number of a trial and its configuration when it starts.
+        on_met:
+            Called with a trial and its model, as it is deployed, when it meets the criterion.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class TrialEvaluation:
         judged_by: Callable[[optuna.Study], AccuracyCriterion | None],
         constrain: bool,
         started: Callable[[optuna.Study, int, QuantConfig], None] | None,
+        on_met: Callable[[optuna.Trial, Model], None] | None,
     ) -> None:
         self._setup = setup
         self._baseline = baseline
@@ -67,6 +71,7 @@ class TrialEvaluation:
         self._judged_by = judged_by
         self._constrain = constrain
         self._started = started
+        self._on_met = on_met
         self._kept_calibrations: set[str] = set()
 
     def run(self, trial: optuna.Trial, *, again: bool) -> float:
@@ -111,7 +116,7 @@ class TrialEvaluation:
             kept=self._kept_calibrations,
         )
         try:
-            value = self._candidates.measure(trial, config, written, waiting, again=again)
+            found = self._candidates.measure(trial, config, written, waiting, again=again)
         except CandidateError as error:
             written.fail(str(error), final=error.final)
             return math.nan
@@ -120,8 +125,10 @@ class TrialEvaluation:
         # What was built counts: a backend may not have done what was asked.
         is_fp32 = written.fingerprint == setup.backend.fingerprint(setup.fp32)
         is_quantized = bool(config.quantized_ops) and not is_fp32
-        self._judge(trial, value, baseline, is_quantized=is_quantized)
-        return value
+        met = self._judge(trial, found.metric, baseline, is_quantized=is_quantized)
+        if met and found.model is not None and self._on_met is not None:
+            self._on_met(trial, found.model)
+        return found.metric
 
     def _configuration(self, trial: optuna.Trial) -> QuantConfig | None:
         """What the trial asks for; :obj:`None`, with the reason in the trial, if there is none."""
@@ -137,7 +144,8 @@ class TrialEvaluation:
 
     def _judge(
         self, trial: optuna.Trial, value: float, baseline: float, *, is_quantized: bool
-    ) -> None:
+    ) -> bool:
+        """Write the judgement; whether the trial meets the criterion."""
         judgement = judge(
             value,
             baseline,
@@ -146,3 +154,4 @@ class TrialEvaluation:
             judged_by=self._judged_by(trial.study),
         )
         write_judgement(judgement, RunningTrialWriter(trial), constrain=self._constrain)
+        return judgement.met is True

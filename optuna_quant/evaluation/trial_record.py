@@ -13,7 +13,6 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.storages.write_buffer import unbuffered
 from optuna_quant.study import record
-from optuna_quant.study.sample_record import copy_scores
 from optuna_quant.study.trial_writer import RunningTrialWriter
 
 
@@ -77,7 +76,7 @@ class TrialRecord:
             self._write_fingerprint(view.fingerprint)
         size = view.model_bytes if self._model_bytes is None else self._model_bytes
         self._write_properties(size, view.depends_on_batch)
-        copy_scores(RunningTrialWriter(self._trial).system_attr, view.trial)
+        view.copy_scores(RunningTrialWriter(self._trial).system_attr)
 
     def fail(self, reason: str, *, final: bool) -> None:
         """Write down why there is no result."""

@@ -20,9 +20,9 @@ from optuna_quant.samplers._plans.cheaper_fallback import float_modes
 from optuna_quant.samplers._plans.comparisons import Comparisons
 from optuna_quant.samplers._plans.grow import Growth
 from optuna_quant.samplers._plans.grow import apply
+from optuna_quant.samplers._plans.grow import not_applied
 from optuna_quant.samplers._plans.halving import changes_to
 from optuna_quant.samplers._plans.halving import grow_by_halves
-from optuna_quant.samplers._plans.halving import left
 from optuna_quant.samplers._plans.halving import quantize_by_halves
 from optuna_quant.samplers._plans.halving import without
 from optuna_quant.samplers._plans.op_fallback import OpFallback
@@ -282,7 +282,9 @@ class BasicQuantSampler(StagedQuantSampler):
         (result,) = yield Stage(_BY_HALVES, [translated], provisional=True)
         if not result.met:
             return (yield from self._by_halves(space, best.config))
-        return (yield from grow_by_halves(_BY_HALVES, translated, left(translated, changes)))
+        return (
+            yield from grow_by_halves(_BY_HALVES, translated, not_applied(translated, changes))
+        )
 
     def _settings(self, space: TuningSpace, best: Best) -> Generator[Request, Any, QuantConfig]:
         """Everything before the fallback: how ops are quantized, not which.

@@ -17,11 +17,11 @@ from optuna_quant.samplers._plans.criterion import require_criterion
 from optuna_quant.samplers._plans.grow import Change
 from optuna_quant.samplers._plans.grow import Growth
 from optuna_quant.samplers._plans.grow import grow_to_the_end
+from optuna_quant.samplers._plans.grow import not_applied
 from optuna_quant.samplers._plans.halving import by_type
 from optuna_quant.samplers._plans.halving import changes_to
 from optuna_quant.samplers._plans.halving import grow_by_type
 from optuna_quant.samplers._plans.halving import least_sensitive_first
-from optuna_quant.samplers._plans.halving import left
 from optuna_quant.samplers._plans.halving import without
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.study.baseline import get_baseline
@@ -98,7 +98,7 @@ class ConservativeQuantSampler(StagedQuantSampler):
         # For a search that goes on: are there others that fit better together?
         first = config
         for op_type, changes in by_type(changes_to(space, space.default())).items():
-            if len(left(config, changes)) > 1:
+            if len(not_applied(config, changes)) > 1:
                 config = yield from _one_by_one(config, op_type, changes)
         if config != first:
             answer = yield from cheaper_fallback(space, config, space.default())
@@ -141,12 +141,14 @@ def convert(space: TuningSpace, *, by_sensitivity: bool = False) -> Growth:
             config, changes, f"convert {op_type}", f"convert {op_type} by halves"
         )
     for op_type, changes in types.items():
-        if len(left(config, changes)) * _FEW > len(changes):
+        if len(not_applied(config, changes)) * _FEW > len(changes):
             config = yield from _one_by_one(config, op_type, changes)
     sees_samples: bool = yield HasPerSampleScores()
     if sees_samples:  # Each was tried, on top of less.
         return config
-    return (yield from grow_to_the_end("convert what is left", config, left(config, everything)))
+    return (
+        yield from grow_to_the_end("convert what is left", config, not_applied(config, everything))
+    )
 
 
 def _one_by_one(config: QuantConfig, op_type: str, changes: Sequence[Change]) -> Growth:

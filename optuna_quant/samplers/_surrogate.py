@@ -191,7 +191,7 @@ class SurrogateQuantSampler(QuantSampler):
             For each its cost and the probability that it meets the criterion; empty before the
             sensitivities are known.
         """
-        with self._refreshed(study) as session:
+        with self._sessions.refreshed(study) as session:
             policy = _searching(session.policy, session.history)
             return [] if policy is None else policy.beliefs(session.history)
 
@@ -218,7 +218,7 @@ class SurrogateQuantSampler(QuantSampler):
         Returns:
             The explanation; :obj:`None` before the FP32 model was evaluated.
         """
-        with self._refreshed(study) as session:
+        with self._sessions.refreshed(study) as session:
             history = session.history
             policy = _searching(session.policy, history)
             if policy is None or history.threshold is None:

@@ -6,6 +6,7 @@ The samples are drawn by weights, without replacement, and the score of each is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import enum
 import math
@@ -240,8 +241,7 @@ class WeightedThresholdTest:
         bets, ahead = population.bets, slice(start, end)
         needed = self._needed - (np.add.accumulate(gains) - gains + before)
         said = bets.said[:, ahead] + gains / population.order.probabilities[ahead]
-        room = np.maximum(bets.most[:, ahead] - needed, LEAST_ROOM)
-        won = (needed - said) / room
+        won = _won(needed, said, bets.most[:, ahead])
         drift = np.add.accumulate(won, axis=1)
         drift += self._drift
         self._drift = drift[:, -1:]
@@ -268,15 +268,12 @@ class WeightedThresholdTest:
 
     def _settle(self, end: int) -> None:
         """Add to the wealth what was won, and see whether it was enough at any time."""
-        gains = np.concatenate(self._pending, axis=1)
-        steps = np.log(np.maximum(1 + _BET_FRACTIONS[:, None] * gains[:, None, :], 1e-100))
-        path = self._wealth[:, :, None] + np.cumsum(steps, axis=2)
+        path = _path(self._wealth, np.concatenate(self._pending, axis=1))
         self._wealth = np.maximum(path[:, :, -1], -1e6)
         self._pending, self._drift = [], np.zeros_like(self._drift)
         # A bet of the fraction s that gains x makes log(1 + s * x), which is at most s * x.
         self._limits = ((self._enough - self._wealth) / _BET_FRACTIONS).min(axis=1).tolist()
-        highest = float(log_mean_exp(path.reshape(-1, path.shape[2]), axis=0).max())
-        if highest >= self._enough and end < self._population.samples:
+        if end < self._population.samples and _reaches(path, self._enough):
             self._final, self.fails = Decision.FAILS, True
 
     @property
@@ -387,10 +384,79 @@ def _upper_bound(population: Population, scores: NDArray[np.float64]) -> float:
     low, high = total / samples, (total + samples - len(scores)) / samples
     if not len(population.bets.said) or len(scores) in (0, samples):
         return high
+    gives_up = _given_up(population, scores)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        if follow(population, middle, scores).decision is Decision.FAILS:
+        if gives_up(middle):
             high = middle
         else:
             low = middle
     return high
+
+
+def _given_up(population: Population, scores: NDArray[np.float64]) -> Callable[[float], bool]:
+    """Which thresholds :class:`WeightedThresholdTest` gives up after some of the samples.
+
+    It computes what a test of each does, but only once what is the same for all.
+    """
+    end, samples, bets = len(scores), population.samples, population.bets
+    gains = scores - population.normalized_baseline[:end]
+    within = np.add.accumulate(gains)
+    total = population.normalized_sums[end] + float(within[-1])
+    before = within - gains
+    said = bets.said[:, :end] + gains / population.order.probabilities[:end]
+    most = bets.most[:, :end]
+    enough = -math.log(population.error_probability)
+    wealth = np.zeros((len(said), len(_BET_FRACTIONS)))
+
+    def gives_up(threshold: float) -> bool:
+        needed = samples * (threshold - ROUNDING)
+        if total + samples - end < needed:
+            return True
+        if total >= needed and population.has_worst:
+            return False
+        won = _won(needed - before, said, most)
+        if not np.any(np.add.accumulate(won, axis=1) >= enough / _BET_FRACTIONS[-1]):
+            return False
+        return _reaches(_path(wealth, won), enough)
+
+    return gives_up
+
+
+# The bets.
+
+
+def _won(
+    needed: NDArray[np.float64], said: NDArray[np.float64], most: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What the largest bets on some draws win, of shape ``(bets, samples)``."""
+    won = np.subtract(needed, said)
+    won /= np.maximum(most - needed, LEAST_ROOM)
+    return won
+
+
+def _path(wealth: NDArray[np.float64], won: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of the wealth of each strategy after each draw.
+
+    Args:
+        wealth:
+            That before the first, of shape ``(bets, fractions)``.
+        won:
+            What the largest bets win.
+    """
+    path = _BET_FRACTIONS[:, None] * won[:, None, :]
+    path += 1
+    np.log(np.maximum(path, 1e-100, out=path), out=path)
+    np.add.accumulate(path, axis=2, out=path)
+    path += wealth[:, :, None]
+    return path
+
+
+def _reaches(path: NDArray[np.float64], enough: float) -> bool:
+    """Whether the mean wealth of the strategies is enough at any time."""
+    path = path.reshape(-1, path.shape[2])
+    # The mean is at most what the richest has: before that is enough, nothing need be computed.
+    late = np.flatnonzero(path.max(axis=0) >= enough)
+    if not len(late):
+        return False
+    return bool(log_mean_exp(path[:, max(0, late[0] - 1) :], axis=0).max() >= enough)

@@ -6,6 +6,7 @@ So the key of a configuration that differs in one op costs one hash and not a pa
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 import hashlib
 import json
 from typing import TypeAlias
@@ -23,6 +24,8 @@ def _digest(*parts: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=_KEY_BYTES).digest(), "big")
 
 
+# A search comes back to the same options of the same ops all the time.
+@lru_cache(maxsize=1 << 14)
 def op_digest(op: str, label: str) -> int:
     """The part of a :attr:`QuantConfig.key` that one op contributes."""
     return _digest("op", op, label)

@@ -17,10 +17,9 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 
-from optuna_quant import _optuna
+from optuna_quant.space.allowed import allowed_tunables
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.config import FP32
-from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.description import described
 from optuna_quant.space.description import in_short
@@ -29,18 +28,16 @@ from optuna_quant.space.encoding import Encoding
 from optuna_quant.space.encoding import parameter_name
 from optuna_quant.space.frame import space_frame
 from optuna_quant.space.grouping import tie_groups
-from optuna_quant.space.grouping import tie_shared_weights
 from optuna_quant.space.keys import RecipeValue
-from optuna_quant.space.narrowing import narrow
 from optuna_quant.space.numbering import positions_at
 from optuna_quant.space.numbering import radices
 from optuna_quant.space.presets import Preset
 from optuna_quant.space.space_checks import check_space
+from optuna_quant.space.suggestion import suggest_params
 from optuna_quant.space.tunable import Parameter
 from optuna_quant.space.tunable import Tunable
 from optuna_quant.space.wishes import OpDict
 from optuna_quant.space.wishes import names_weight_algorithms
-from optuna_quant.storages.write_buffer import buffered_writes
 
 
 if TYPE_CHECKING:
@@ -128,23 +125,12 @@ class TuningSpace:
                 If no op is left, an op type is unknown, or a dictionary has another shape or
                 names something that does not exist.
         """
-        ops = capability.select(op_types)
-        options = narrow(
-            [(op.name, op.op_type, op.options) for op in ops],
-            op_type_dict=op_type_dict,
-            op_name_dict=op_name_dict,
-            on_request={op.name: op.on_request for op in ops if op.on_request},
-            known_types=[*(op.op_type for op in capability.ops), *capability.known_types],
-            known_names=[*(op.name for op in capability.ops), *capability.known_names],
-            unavailable=capability.unavailable,
-        )
-        tunables = tuple(
-            Tunable(op.name, op.op_type, (op.name,), _quantized_first(left))
-            for op, left in zip(ops, options, strict=True)
+        tunables = allowed_tunables(
+            capability, op_types=op_types, op_type_dict=op_type_dict, op_name_dict=op_name_dict
         )
         names_algorithms = names_weight_algorithms(op_type_dict, op_name_dict)
         return cls(
-            tie_shared_weights(tunables, {op.name: op.weight for op in ops}),
+            tunables,
             capability.recipes,
             capability.calibration_sizes,
             prefix,
@@ -183,30 +169,7 @@ class TuningSpace:
                 If the trial is given a value that is none of the choices, as by
                 ``enqueue_trial``, or the sampler or the study has other choices.
         """
-        try:
-            with buffered_writes(trial):
-                params = {p.name: _suggested(trial, p.name, p.choices) for p in self.parameters}
-        except ValueError as error:
-            difference = self._difference_to(trial)
-            if difference is None:
-                raise
-            raise ValueError(
-                f"{difference}. Make one space, space = backend.tuning_space(...), and give it to "
-                "the sampler and the objective; a study of another space needs another name."
-            ) from error
-        return self.config_from_params(params)
-
-    def _difference_to(self, trial: optuna.trial.BaseTrial) -> str | None:
-        """What parameter has other choices in the sampler or in another trial, if one has."""
-        own = self.distributions()
-        for whose, distributions in _optuna.distributions_elsewhere(trial):
-            for name, other in distributions.items():
-                if name in own and other != own[name]:
-                    return (
-                        f"The parameter {name!r} has other choices in the tuning space {whose} "
-                        "than in the one that is asked here"
-                    )
-        return None
+        return self.config_from_params(suggest_params(trial, self.parameters))
 
     @cached_property
     def _default(self) -> QuantConfig:
@@ -376,27 +339,3 @@ class TuningSpace:
             different settings), and ``fallback``.
         """
         return space_frame(self.tunables, self.parameter_name)
-
-
-def _suggested(trial: optuna.trial.BaseTrial, name: str, choices: Sequence[RecipeValue]) -> Any:
-    """The choice of a trial for a parameter.
-
-    Raises:
-        ValueError:
-            If the trial is given a value that is none of the choices, as by ``enqueue_trial``.
-    """
-    try:
-        return trial.suggest_categorical(name, choices)
-    except ValueError as error:
-        given = _optuna.given_value(trial, name)
-        if given is None or given in choices:
-            raise
-        known = ", ".join(map(repr, choices))
-        raise ValueError(
-            f"Trial {trial.number} was enqueued with {name!r} = {given!r}, which is not one of "
-            f"its choices in the tuning space: {known}."
-        ) from error
-
-
-def _quantized_first(options: Sequence[OpConfig]) -> tuple[OpConfig, ...]:
-    return tuple(sorted(dict.fromkeys(options), key=lambda option: not option.is_quantized))

@@ -50,6 +50,7 @@ _SILENCE_SECONDS = 120
 _SQLITE_WAIT_SECONDS = 60
 _OPEN_ATTEMPTS = 12
 _ROOM_SECONDS = 300.0
+_UNIQUE_NAMES_SECONDS = 2.5
 _GRPC_PORT = 13000
 _GRPC_WAIT_SECONDS = 5.0
 
@@ -189,7 +190,7 @@ def _database(address: str, *, heartbeat: bool) -> BaseStorage:
         StorageInternalError,
         sqlite3.OperationalError,
     )
-    backoff = Backoff(first=0.1, longest=1.0, factor=2.0, spread=(0.5, 1.0))
+    backoff = _database_backoff()
     crowded_since: float | None = None
     futile = 0
     while True:
@@ -225,11 +226,20 @@ def wait_for_unique_names(engine: Engine) -> None:
     """
     from sqlalchemy import inspect
 
-    for seconds in (0.1, 0.2, 0.4, 0.8, 1.0, 0.0):
+    backoff = _database_backoff()
+    deadline = time.monotonic() + _UNIQUE_NAMES_SECONDS
+    while True:
         indexes = inspect(engine).get_indexes("studies")
         if any(each["unique"] and each["column_names"] == ["study_name"] for each in indexes):
             return
-        time.sleep(seconds)
+        if time.monotonic() >= deadline:
+            return
+        backoff()
+
+
+def _database_backoff() -> Backoff:
+    """Between two looks at what a process does that makes the tables of a database."""
+    return Backoff(first=0.1, longest=1.0, factor=2.0, spread=(0.5, 1.0))
 
 
 def _wait_for_room(error: Exception, since: float | None) -> float:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from optuna_quant._optuna import HookedRDBStorage
 from optuna_quant._optuna import TrialRow
 from optuna_quant._optuna import database_models
-from optuna_quant._optuna import database_session
+from optuna_quant.storages.database import database_session
 from optuna_quant.storages.distribution_texts import DistributionTexts
 
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from optuna.logging import get_logger
 
-from optuna_quant._optuna import close_connections
-from optuna_quant._optuna import is_database
 from optuna_quant._optuna import ping
-from optuna_quant._optuna import release_connection
+from optuna_quant.storages.database import close_connections
+from optuna_quant.storages.database import is_database
+from optuna_quant.storages.database import release_connection
 from optuna_quant.storages.idle_connections import IdleConnections
 from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.lost_connection import is_lost_connection

@@ -19,9 +19,9 @@ from optuna.trial import TrialState
 from optuna_quant._optuna import BaseHeartbeat
 from optuna_quant._optuna import HeartbeatStorage
 from optuna_quant._optuna import cached_storage
-from optuna_quant._optuna import may_have_waiting_trials
-from optuna_quant._optuna import release_connection
 from optuna_quant._optuna import stale_trial_ids
+from optuna_quant.storages.database import may_have_waiting_trials
+from optuna_quant.storages.database import release_connection
 from optuna_quant.storages.reconnection import Reconnection
 from optuna_quant.storages.reconnection import StorageLostError
 from optuna_quant.storages.trial_starts import TrialStarts

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from optuna.trial import create_trial
 
 from optuna_quant._optuna import trial_id as id_of
-from optuna_quant._optuna import watch_errors
+from optuna_quant.storages.database import watch_errors
 from optuna_quant.workers.identity import this_worker
 
 

@@ -7,14 +7,17 @@ import contextlib
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.logging import get_logger
 
 from optuna_quant._optuna import CONSTRAINT_PREFIX
 from optuna_quant._optuna import running_trial_id
-from optuna_quant.storages.bulk_writes import Parameter
+from optuna_quant._optuna import study_identity
 from optuna_quant.storages.bulk_writes import write_trial
+from optuna_quant.storages.written_values import Parameter
+from optuna_quant.storages.written_values import Written
 
 
 if TYPE_CHECKING:
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
+
+# The distributions that this process knows each study to have. By the study, not by its number in
+# the storage: SQLite gives that of a deleted study to another one.
+_known: WeakKeyDictionary[optuna.Study, dict[str, BaseDistribution]] = WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -64,14 +71,14 @@ def buffered_writes(trial: optuna.trial.BaseTrial, *, attributes: bool = False) 
     except BaseException as error:
         trial.storage = storage
         try:
-            holder.write(running_trial_id(trial))
+            holder.write(trial)
         except Exception as second:
             note = f"The parameters of trial {trial.number} were not written: {second}"
             error.add_note(note)
             _logger.warning(note)
         raise
     trial.storage = storage
-    holder.write(running_trial_id(trial))
+    holder.write(trial)
 
 
 @contextlib.contextmanager
@@ -147,14 +154,15 @@ class _Buffer:
             }
         return {**self._stored, **self._system_attrs}
 
-    def write(self, trial_id: int) -> None:
+    def write(self, trial: optuna.Trial) -> None:
         """Write what was kept; from now on everything goes to the storage at once."""
         params, self._params = self._params, None
         self.holds_attributes = False
+        _, study_id = study_identity(trial.study)
         write_trial(
             self._storage,
-            trial_id,
-            params or [],
-            user_attrs=self._user_attrs,
-            system_attrs=self._system_attrs,
+            study_id,
+            running_trial_id(trial),
+            Written(params or [], self._user_attrs, self._system_attrs),
+            known=_known.setdefault(trial.study, {}),
         )

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 
-from optuna_quant._optuna import CREATION_LOGGERS
+from optuna_quant._common.loggers import loggers_below
 
 
 class _OfAThread(logging.Filter):
@@ -30,7 +30,7 @@ def without_creation_line() -> Iterator[None]:
     log passes.
     """
     dropped = _OfAThread(threading.get_ident())
-    loggers = [logging.getLogger(name) for name in CREATION_LOGGERS]
+    loggers = loggers_below("optuna.storages")
     for logger in loggers:
         logger.addFilter(dropped)
     try:

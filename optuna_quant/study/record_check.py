@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping
-from dataclasses import fields
 import math
-from numbers import Real
 import re
 from typing import TYPE_CHECKING
 from typing import Any
@@ -17,16 +14,26 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant._common.rounding import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.sequential import Decision
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.errors import DamagedRecordError
-from optuna_quant.study.fidelity import DECIDED
-from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.population_record import read_population
-from optuna_quant.study.simulation import OutputDifference
+from optuna_quant.study.record_kinds import Check
+from optuna_quant.study.record_kinds import are_costs
+from optuna_quant.study.record_kinds import are_reports
+from optuna_quant.study.record_kinds import has
+from optuna_quant.study.record_kinds import is_checkpoint
+from optuna_quant.study.record_kinds import is_claim
+from optuna_quant.study.record_kinds import is_count
+from optuna_quant.study.record_kinds import is_evidence
+from optuna_quant.study.record_kinds import is_finite
+from optuna_quant.study.record_kinds import is_flag
+from optuna_quant.study.record_kinds import is_number
+from optuna_quant.study.record_kinds import is_simulation
+from optuna_quant.study.record_kinds import is_text
+from optuna_quant.study.record_kinds import is_texts
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -43,8 +50,6 @@ _PROTOCOL = "optuna_quant:protocol"
 _CONSTRAINTS = "constraints:"
 _TEXTS = ("optuna_quant:signature", "optuna_quant:evaluation")
 _PIECE = re.compile(r":[0-9a-f]{8}:\d+$")
-
-Check = Callable[[Any], bool]
 
 
 def check_record(study: optuna.Study) -> None:
@@ -113,7 +118,7 @@ def _check_study(
 ) -> None:
     for attribute in _TEXTS:
         value = user.get(attribute)
-        if value is not None and not _is_texts(value):
+        if value is not None and not is_texts(value):
             raise DamagedRecordError(
                 name, attribute, f"is not a dictionary of strings: {_shown(value)}"
             )
@@ -134,16 +139,14 @@ def _check_study(
         if not attribute.startswith(_OURS) or _PIECE.search(attribute):
             continue
         if attribute == _PROTOCOL:
-            fits = _has(value, protocol=_is_count, version=_is_text)
+            fits = has(value, protocol=is_count, version=is_text)
         elif attribute == record.HOLDOUT_SPLIT:
-            fits = _has(
-                value, fraction=_is_finite, seed=_is_count, samples=_is_count, digest=_is_text
-            )
+            fits = has(value, fraction=is_finite, seed=is_count, samples=is_count, digest=is_text)
         elif attribute in (record.DYNAMIC_BATCH_SIZE, record.FAILURES_FROM):
-            fits = _is_count(value)
+            fits = is_count(value)
         elif ":claim:" in attribute:
-            fits = value is None or _has(
-                value, id=_is_text, worker=_is_text, position=_is_count, heartbeat=_is_count
+            fits = value is None or has(
+                value, id=is_text, worker=is_text, position=is_count, heartbeat=is_count
             )
         else:
             find_bytes(system, attribute.removeprefix(_OURS), study_name=name)
@@ -153,7 +156,7 @@ def _check_study(
 
 
 def _wrong_baseline(stored: Any, trials: int) -> str | None:
-    if not _has(stored, value=_is_finite, trial=lambda t: t is None or _is_count(t)):
+    if not has(stored, value=is_finite, trial=lambda t: t is None or is_count(t)):
         return f"must hold a finite value and a trial, but is {_shown(stored)}"
     if stored["trial"] is not None and stored["trial"] >= trials:
         return f"names trial {stored['trial']}, but there are {trials}"
@@ -214,31 +217,31 @@ class _Trial:
 
 def _check_trial(one: _Trial) -> None:
     trial = one.trial
-    is_number = lambda n: _is_count(n) and n < one.trials  # noqa: E731 (beside its relatives)
+    is_trial = lambda n: is_count(n) and n < one.trials  # noqa: E731 (beside its relatives)
     user: dict[str, Check] = {
-        record.FINGERPRINT: _is_text,
-        record.REUSED_FROM: is_number,
-        record.CONTINUES: is_number,
-        record.EVIDENCE: _is_evidence,
-        record.FALLBACK_OPS: _is_count,
-        record.MODEL_BYTES: _is_number,
-        record.SIMULATED: _is_simulation,
-        record.COSTS: _are_costs,
-        record.MET: _is_flag,
-        record.LOSS: _is_number,
-        record.FAILURE: _is_text,
-        record.INTERRUPTED: _is_flag,
-        record.FAILURE_IS_FINAL: _is_flag,
+        record.FINGERPRINT: is_text,
+        record.REUSED_FROM: is_trial,
+        record.CONTINUES: is_trial,
+        record.EVIDENCE: is_evidence,
+        record.FALLBACK_OPS: is_count,
+        record.MODEL_BYTES: is_number,
+        record.SIMULATED: is_simulation,
+        record.COSTS: are_costs,
+        record.MET: is_flag,
+        record.LOSS: is_number,
+        record.FAILURE: is_text,
+        record.INTERRUPTED: is_flag,
+        record.FAILURE_IS_FINAL: is_flag,
     }
     system: dict[str, Check] = {
-        record.CLAIM: _is_claim,
-        record.WORKER: lambda w: _has(w, number=_is_count, worker=_is_text),
+        record.CLAIM: is_claim,
+        record.WORKER: lambda w: has(w, number=is_count, worker=is_text),
         record.HEARTBEAT: lambda count: True,
-        record.FAILED: _is_flag,
-        record.REPORTS: _are_reports,
-        record.CHECKPOINT: _is_checkpoint,
-        record.RESUMED: is_number,
-        f"{_CONSTRAINTS}{record.ACCURACY}": _is_number,
+        record.FAILED: is_flag,
+        record.REPORTS: are_reports,
+        record.CHECKPOINT: is_checkpoint,
+        record.RESUMED: is_trial,
+        f"{_CONSTRAINTS}{record.ACCURACY}": is_number,
         f"{_CONSTRAINTS}{record.QUANTIZED}": lambda value: value in (0, 1),
         f"{_CONSTRAINTS}{record.UNJUDGED}": lambda value: value == 1,
     }
@@ -306,118 +309,6 @@ def _check_scores(one: _Trial) -> None:
             raise one.damaged(
                 record.SCORES, f"has the mean {mean!r}, but the metric is {trial.values[0]!r}"
             )
-
-
-# Kinds.
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _are_costs(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(measure, str) and _is_number(cost) for measure, cost in value.items()
-    )
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def _is_finite(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(key, str) and isinstance(text, str) for key, text in value.items()
-    )
-
-
-def _is_simulation(value: Any) -> bool:
-    if not _has(value, metric=_is_number, evaluated=_is_number):
-        return False
-    difference = value.get("difference")
-    if difference is None:
-        return True
-    known = {each.name for each in fields(OutputDifference)}
-    if not _has(difference, samples=_is_count, of=_is_text) or not difference.keys() <= known:
-        return False
-    rest = (each for name, each in difference.items() if name not in ("samples", "of"))
-    return all(each is None or _is_finite(each) for each in rest)
-
-
-def _has(value: Any, /, **checks: Check) -> bool:
-    return isinstance(value, Mapping) and all(
-        name in value and check(value[name]) for name, check in checks.items()
-    )
-
-
-def _is_claim(value: Any) -> bool:
-    known = {each.name for each in fields(record.Claim)}
-    needed: dict[str, Check] = {"number": _is_count, "key": _is_text}
-    needed |= {"stage": _is_text, "worker": _is_text}
-    if not _has(value, **needed) or not value.keys() <= known:
-        return False
-    fidelity, positions = value.get("fidelity", FULL.to_attr()), value.get("positions")
-    return (
-        _is_flag(value.get("provisional", False))
-        and _is_flag(value.get("speculative", False))
-        and (fidelity in (FULL.to_attr(), DECIDED.to_attr()) or _is_count(fidelity))
-        and _is_count(value.get("broken_promises", 0))
-        # In memory a tuple stays one.
-        and (positions is None or isinstance(positions, list | tuple))
-        and all(map(_is_count, positions or ()))
-    )
-
-
-def _is_evidence(value: Any) -> bool:
-    if not _has(value, decision=_is_text, samples=_is_count, of=_is_count):
-        return False
-    if (
-        value["decision"] not in {"complete", *map(str, Decision)}
-        or value["samples"] > value["of"]
-    ):
-        return False
-    if value["decision"] == "complete":
-        return True
-    bounds = value.get("bounds")
-    return (
-        _has(value, estimate=_is_number, reason=_is_text)
-        and isinstance(bounds, list)
-        and len(bounds) == 2
-        # What has no bound is not written.
-        and all(bound is None or _is_number(bound) for bound in bounds)
-    )
-
-
-def _is_checkpoint(value: Any) -> bool:
-    return _has(
-        value,
-        training=_is_text,
-        step=lambda step: isinstance(step, int),
-        artifact=_is_text,
-        hyperparameters=lambda found: isinstance(found, dict),
-    )
-
-
-def _are_reports(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(pair, list | tuple)
-        and len(pair) == 2
-        and _is_count(pair[0])
-        and isinstance(pair[1], Real)
-        for pair in value
-    )
 
 
 def _close(one: float, other: float) -> bool:

@@ -19,7 +19,6 @@ from optuna_quant.study import record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from optuna.trial import FrozenTrial
 
 
 # MySQL's TEXT holds 65,535 bytes.
@@ -74,19 +73,19 @@ def _digest(head: Mapping[str, Any], data: bytes) -> str:
     return hashlib.sha256(text + b"\n" + data).hexdigest()[:16]
 
 
-def copy_scores(write: Callable[[str, Any], None], other: FrozenTrial) -> None:
+def copy_scores(write: Callable[[str, Any], None], attrs: Mapping[str, Any]) -> None:
     """Keep the scores of another trial of the same model, if it has any, in a trial as well.
 
     Args:
         write:
             Writes a system attribute of the trial.
-        other:
-            The other trial.
+        attrs:
+            The system attributes of the other trial.
     """
     # The head last: who sees it finds the rest.
-    names = [name for name in other.system_attrs if name.startswith(record.SCORES)]
+    names = [name for name in attrs if name.startswith(record.SCORES)]
     for name in sorted(names, key=lambda name: name == record.SCORES):
-        write(name, other.system_attrs[name])
+        write(name, attrs[name])
 
 
 def samples_of(attrs: Mapping[str, Any]) -> int | None:

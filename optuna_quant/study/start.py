@@ -34,6 +34,7 @@ def start_study(
     fresh: bool,
     rank: Rank,
     say: Callable[[str], None] | None = None,
+    before_deletion: Callable[[optuna.Study], None] | None = None,
     timeout: float = _TIMEOUT_SECONDS,
 ) -> optuna.Study:
     """The study of that name, which may be new.
@@ -54,6 +55,8 @@ def start_study(
             Which of them this process is.
         say:
             Is told what is deleted.
+        before_deletion:
+            Called with each study that is deleted; it must not raise.
         timeout:
             How long, in seconds, to wait for the first.
 
@@ -73,11 +76,11 @@ def start_study(
     if fresh and not rank.is_leader:
         return _started_by_the_first(storage, study_name, rank, timeout)
     if fresh:
-        _forget(storage, study_name, model, say)
+        _forget(storage, study_name, model, say, before_deletion)
         for other in names[1:]:
             with contextlib.suppress(KeyError):
                 if model_of_study(optuna.load_study(storage=storage, study_name=other)) == model:
-                    _forget(storage, other, model, say)
+                    _forget(storage, other, model, say, before_deletion)
     with without_creation_line():
         study = optuna.create_study(
             storage=storage, study_name=study_name, direction=direction, load_if_exists=True
@@ -88,7 +91,11 @@ def start_study(
 
 
 def _forget(
-    storage: BaseStorage, study_name: str, model: str, say: Callable[[str], None] | None
+    storage: BaseStorage,
+    study_name: str,
+    model: str,
+    say: Callable[[str], None] | None,
+    before_deletion: Callable[[optuna.Study], None] | None,
 ) -> None:
     """Delete a study, if there is one, that is of this model and that no process works on."""
     try:
@@ -110,6 +117,8 @@ def _forget(
             f"{running[0].number} is running {where_runs(running[0])}. Stop them first, leave "
             "--fresh out to join them, or use another --study-name."
         )
+    if before_deletion is not None:
+        before_deletion(study)
     with contextlib.suppress(KeyError):  # Another process may have done so.
         optuna.delete_study(storage=storage, study_name=study_name)
         if say is not None:

@@ -10,9 +10,11 @@ take for granted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from typing import Any
 
 from optuna_quant import _optuna
 from optuna_quant.criteria import AccuracyCriterion
@@ -20,6 +22,7 @@ from optuna_quant.sequential import Decision
 from optuna_quant.space.config import FLOAT_MODES
 from optuna_quant.study import record
 from optuna_quant.study.evidence import Evidence
+from optuna_quant.study.sample_record import copy_scores
 from optuna_quant.study.sample_record import decision_of
 from optuna_quant.study.sample_record import population_of
 from optuna_quant.study.sample_record import read_scores
@@ -188,6 +191,15 @@ class TrialView(StartedTrial):
                 If they are not what was written.
         """
         return read_scores(self.trial.system_attrs)
+
+    def copy_scores(self, write: Callable[[str, Any], None]) -> None:
+        """Keep its scores in another trial as well, if it has any.
+
+        Args:
+            write:
+                Writes a system attribute of the other trial.
+        """
+        copy_scores(write, self.trial.system_attrs)
 
     @property
     def reports(self) -> Mapping[int, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
@@ -14,10 +13,6 @@ from optuna_quant.sequential import EarlyStopping
 from optuna_quant.sequential.methods import METHODS
 from optuna_quant.sequential.population import is_bounded
 from optuna_quant.workers.launch import this_rank
-
-
-if TYPE_CHECKING:
-    pass
 
 
 _logger = get_logger(__name__)

@@ -16,7 +16,7 @@ import numpy as np
 from optuna_quant.backends.default import as_runnable
 from optuna_quant.backends.default import load_session
 from optuna_quant.evaluation.function import FunctionEvaluation
-from optuna_quant.evaluation.function import GivenScores
+from optuna_quant.evaluation.given_scores import GivenScores
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.space.left_out import shown_bytes
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import DataLike
-    from optuna_quant.evaluation.metrics.sample_metrics import Bounds
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
+    from optuna_quant.evaluation.metrics.score_bounds import Bounds
 
 
 CONFIDENCE = 0.95

@@ -20,14 +20,14 @@ from optuna_quant.tuning.built import BuiltModel
 from optuna_quant.tuning.built import without_quantization
 from optuna_quant.tuning.chosen_config import check_config
 from optuna_quant.tuning.chosen_config import check_whole
+from optuna_quant.tuning.model_parts import backend_of
+from optuna_quant.tuning.model_parts import calibration_data_of
+from optuna_quant.tuning.model_parts import inputs_of
 from optuna_quant.tuning.options.model_options import collect_model
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.output import storage_file
-from optuna_quant.tuning.prepare import backend_of
-from optuna_quant.tuning.prepare import calibration_data_of
-from optuna_quant.tuning.prepare import inputs_of
 from optuna_quant.tuning.recorded_study import BEST
 from optuna_quant.tuning.recorded_study import RecordedTrials
 from optuna_quant.tuning.recorded_study import check_trial

@@ -16,9 +16,9 @@ from optuna.logging import get_logger
 
 from optuna_quant.callbacks import StopReason
 from optuna_quant.evaluation.function import FunctionEvaluation
-from optuna_quant.evaluation.function import GivenScores
+from optuna_quant.evaluation.given_scores import GivenScores
 from optuna_quant.evaluation.rebuild import rebuild
-from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import for_fp32
@@ -64,8 +64,8 @@ def with_holdout(
             The result of the search, whether or not the criterion is met.
         evaluate:
             Gives the metric of a model on the hold-out set; if it is a
-            :class:`~optuna_quant.evaluation.sampled.SampleEvaluation` with bounds, from the
-            scores of single samples.
+            :class:`~optuna_quant.evaluation.sample_evaluation.SampleEvaluation` with bounds, from
+            the scores of single samples.
         limited:
             Runs an evaluation, and raises if it takes too long.
     """

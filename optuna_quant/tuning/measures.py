@@ -12,7 +12,7 @@ from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.sample_metrics import Metric
-from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.tuning.holdout import check_other_data
 from optuna_quant.workers.cores import available_cores

@@ -19,6 +19,7 @@ from optuna_quant.storages.open import open_storage
 from optuna_quant.study.creation import without_creation_line
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.renewal import renew
+from optuna_quant.workers.backoff import Backoff
 
 
 if TYPE_CHECKING:
@@ -53,11 +54,12 @@ def was_replaced(storage: BaseStorage, study_name: str | None) -> bool:
     """
     if study_name is None:
         return False
+    backoff = Backoff()
     deadline = time.monotonic() + _LONGEST_REPLACEMENT
     while is_new(storage, study_name):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        backoff()
     return True
 
 

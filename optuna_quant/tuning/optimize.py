@@ -15,7 +15,7 @@ from optuna.logging import get_logger
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
-from optuna_quant.callbacks.exit_policy import keep_reason
+from optuna_quant.callbacks.stop import keep_reason
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers._engine.contract import claim_timeout_of

@@ -11,7 +11,7 @@ import optuna
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
-from optuna_quant.callbacks.exit_policy import keep_reason
+from optuna_quant.callbacks.stop import keep_reason
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.selection.answer import partial_candidates

@@ -15,14 +15,14 @@ from optuna_quant.tuning.chosen_config import is_named
 from optuna_quant.tuning.chosen_config import named_config
 from optuna_quant.tuning.chosen_config import read_config
 from optuna_quant.tuning.chosen_config import with_recipes
+from optuna_quant.tuning.model_parts import backend_of
+from optuna_quant.tuning.model_parts import calibration_data_of
+from optuna_quant.tuning.model_parts import inputs_of
+from optuna_quant.tuning.model_parts import space_of
 from optuna_quant.tuning.options.model_options import collect_model
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import endings_of
 from optuna_quant.tuning.output import files_of
-from optuna_quant.tuning.prepare import backend_of
-from optuna_quant.tuning.prepare import calibration_data_of
-from optuna_quant.tuning.prepare import inputs_of
-from optuna_quant.tuning.prepare import space_of
 
 
 if TYPE_CHECKING:

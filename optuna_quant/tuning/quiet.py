@@ -9,7 +9,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from optuna_quant._optuna import TRIAL_LOGGERS
+from optuna_quant._common.loggers import loggers_below
 
 
 if TYPE_CHECKING:
@@ -81,10 +81,11 @@ def without_trial_lines() -> Iterator[Callable[[_Function], _Function]]:
         A function that takes an objective, and gives the one whose trials are not logged.
     """
     dropped = _OneLineOfATrial()
-    for name in TRIAL_LOGGERS:
-        logging.getLogger(name).addFilter(dropped)
+    loggers = loggers_below("optuna.study")
+    for logger in loggers:
+        logger.addFilter(dropped)
     try:
         yield dropped.noting
     finally:
-        for name in TRIAL_LOGGERS:
-            logging.getLogger(name).removeFilter(dropped)
+        for logger in loggers:
+            logger.removeFilter(dropped)

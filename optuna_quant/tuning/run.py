@@ -18,6 +18,8 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.display import Display
 from optuna_quant.callbacks.open_display import open_display
 from optuna_quant.callbacks.publishing import annotate_all
+from optuna_quant.callbacks.publishing import begin_all
+from optuna_quant.callbacks.publishing import offer_to_all
 from optuna_quant.costs.search_problem import SearchProblem
 from optuna_quant.costs.search_problem import check_can_be_known
 from optuna_quant.costs.study_costs import StudyCosts
@@ -231,6 +233,7 @@ class TuningRun:
         """Search in the study, or in a new one if it has no results and does not fit."""
         setup, options = self._setup, self._options
         progress = Progress(setup.policy, display=display, left_out=len(setup.left_out))
+        begin_all(options.callbacks, setup.backend)
         objective = QuantObjective(
             setup.backend,
             setup.space,
@@ -245,6 +248,7 @@ class TuningRun:
             on_stuck=self._on_stuck,
             costs=problem.objective.measures_of,
             annotate=annotate_all(options.callbacks),
+            on_met=offer_to_all(options.callbacks),
         )
         study = self.study = setup.opener.fitting(study, objective, self._storage)
         start.keep(study)  # It may be a new one.

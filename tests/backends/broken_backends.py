@@ -1,6 +1,6 @@
 """Backends that break a promise each, under the tests that any backend can run.
 
-They are run in a process of its own by ``test_conformance_finds.py``, which says which tests fail.
+They are run by ``test_conformance_finds.py``, which says which tests fail.
 """
 
 from __future__ import annotations

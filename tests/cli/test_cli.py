@@ -279,6 +279,22 @@ def test_report_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "report: r.csv" in capsys.readouterr().out
 
 
+def test_models_are_published(folder: Path) -> None:
+    pytest.importorskip("optuna_dashboard")
+    command = [*ACCURACY, "--tolerable-loss", "0.1", "--artifact-dir", "deep/artifacts"]
+    assert main(command) == 0
+    first = sorted(path.name for path in (folder / "deep/artifacts").iterdir())
+    model = (folder / "net.quantized.onnx").read_bytes()
+    assert [(folder / "deep/artifacts" / name).read_bytes() == model for name in first].count(
+        True
+    ) == 1
+    # The models of a study that is deleted are deleted as well.
+    assert main([*command, "--fresh"]) == 0
+    second = sorted(path.name for path in (folder / "deep/artifacts").iterdir())
+    assert len(second) == len(first)
+    assert not set(first) & set(second)
+
+
 def test_quiet_shows_the_result_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ACCURACY, "--tolerable-loss", "0.1", "--quiet"]) == 0
     out, err = capsys.readouterr()
@@ -546,6 +562,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
         ([*ACCURACY, "--output", "."], "The output '.' cannot be written: it is a directory;"),
         ([*ACCURACY, "--output", "net.onnx"], "output 'net.onnx' is the model itself"),
         ([*ACCURACY, "--report", "no/r.csv"], "The report 'no/r.csv' cannot be written"),
+        ([*ACCURACY, "--artifact-dir", "net.onnx"], "--artifact-dir: 'net.onnx' is no directory"),
         ([*ACCURACY, "--storage", "no/record"], "The storage 'no/record' cannot be opened"),
         (
             [*ACCURACY, "--storage", "postgress://me:secret@host/db"],

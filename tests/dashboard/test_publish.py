@@ -163,20 +163,7 @@ def test_the_note_is_written_rarely() -> None:
     assert _optuna.study_system_attrs(study)["dashboard:note_ver"] == 1  # At the end.
 
 
-def test_the_model_is_uploaded_with_the_ending_of_the_backend(tmp_path: Path) -> None:
-    class OfPrograms(FakeBackend):
-        @property
-        def file_endings(self) -> tuple[str, ...]:
-            return (".pt2",)
-
-    store, result = FileSystemArtifactStore(str(tmp_path)), search()
-    publish(result.study, artifact_store=store, backend=OfPrograms(DAMAGE))
-    names = {meta.filename for meta in get_all_artifact_meta(result.study)}
-    assert f"trial_{result.trial.number}.pt2" in names
-    assert f"trial_{result.trial.number}.onnx" not in names
-
-
-def test_the_best_trial_is_uploaded(tmp_path: Path) -> None:
+def test_the_table_of_the_best_trial_is_uploaded(tmp_path: Path) -> None:
     store = FileSystemArtifactStore(str(tmp_path))
     result = search()
     backend = FakeBackend(DAMAGE)
@@ -184,8 +171,8 @@ def test_the_best_trial_is_uploaded(tmp_path: Path) -> None:
         publish(result.study, artifact_store=store, backend=backend)
     number = result.trial.number
     metas = {meta.filename: meta for meta in get_all_artifact_meta(result.study)}
-    assert len(get_all_artifact_meta(result.study)) == 2
-    assert set(metas) == {f"trial_{number}_ops.csv", f"trial_{number}.onnx"}
+    assert len(get_all_artifact_meta(result.study)) == 1
+    assert set(metas) == {f"trial_{number}_ops.csv"}
     assert metas[f"trial_{number}_ops.csv"].mimetype == "text/csv"
     with store.open_reader(metas[f"trial_{number}_ops.csv"].artifact_id) as file:
         rows = file.read().decode().splitlines()
@@ -277,18 +264,12 @@ def artifacts_of(study: optuna.Study) -> list[Any]:
     return [json.loads(attrs[key]) for key in attrs if key.startswith("artifacts:")]
 
 
-def test_a_large_model_is_not_uploaded(tmp_path: Path) -> None:
-    store = FileSystemArtifactStore(str(tmp_path))
-    study = search().study
-    publish(study, artifact_store=store, backend=FakeBackend(DAMAGE), max_model_bytes=100)
-    assert [m.filename.endswith(".csv") for m in get_all_artifact_meta(study)] == [True]
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: PublishToDashboard(interval=-1), "interval must not be negative, but got -1"),
         (lambda: PublishToDashboard(max_model_bytes=-1), "max_model_bytes must not be negative"),
+        (lambda: PublishToDashboard(max_total_bytes=-1), "max_total_bytes must not be negative"),
         (lambda: PublishToDashboard(backend=FakeBackend(1)), "no artifact_store"),
         (lambda: ShownStorage(optuna.storages.InMemoryStorage(), max_parameters=-1), "max_param"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from costed_backend import CostedBackend
 from fake_backend import FakeBackend
 import optuna
 import pytest
@@ -172,3 +173,26 @@ def test_models_without_a_baseline_are_not_judged() -> None:
     note = study_note(read_overview(study))
     assert note.startswith("## No model can be judged: the metric of FP32 is not known so far\n")
     assert "- **Trials**: 4 (4 not judged)" in note
+
+
+def test_the_best_by_several_measures_is_that_of_the_search() -> None:
+    """By the ops alone another one would be best: each of them is quantized as often."""
+    result = tune(
+        backend=CostedBackend(
+            {"a": 0.005, "b": 0.005, "c": 0.005},
+            {"a": 0.9, "b": 0.2, "c": 0.9},
+            sizes={"a": 0.2, "b": 0.9, "c": 0.9},
+        ),
+        evaluate=lambda model: model.accuracy,
+        accuracy_criterion=AccuracyCriterion(tolerable_loss=0.006),
+        objective={"latency": 0.9, "size": 0.1},
+        strategy="exhaustive",
+        strategy_kwargs={"fallback": True},
+        max_trials=20,
+        timeout=None,
+        measure_gain=False,
+    )
+    overview = read_overview(result.study)
+    assert overview.best is not None
+    assert overview.best.trial.number == result.trial.number
+    assert list(result.config.quantized_ops) == ["b"]

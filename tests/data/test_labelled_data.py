@@ -11,7 +11,7 @@ import pytest
 
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.data.labelled_data import LabelledData
-from optuna_quant.data.labelled_data import open_labelled_data
+from optuna_quant.data.open_labelled_data import open_labelled_data
 
 
 X = np.arange(15, dtype=np.float32).reshape(5, 3)

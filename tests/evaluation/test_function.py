@@ -26,9 +26,9 @@ from sample_models import search
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.function import FunctionEvaluation
-from optuna_quant.evaluation.function import GivenScores
+from optuna_quant.evaluation.given_scores import GivenScores
 from optuna_quant.evaluation.objective import QuantObjective
-from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError

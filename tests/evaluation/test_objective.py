@@ -85,6 +85,29 @@ def test_best_trial_of_the_study_is_right_by_itself() -> None:
     assert study.best_trial.user_attrs[record.FALLBACK_OPS] == 1
 
 
+def test_models_that_meet_the_criterion_are_handed_on() -> None:
+    found: list[tuple[int, FakeModel]] = []
+    seen: list[tuple[int, TrialState]] = []
+
+    def on_met(trial: optuna.Trial, model: Any) -> None:
+        found.append((trial.number, model))
+        seen.append((trial.number, trial.study.get_trials(deepcopy=False)[trial.number].state))
+
+    backend = FakeBackend({"a": 0.2, "b": 0.01, "c": 0.0}, duplicates=["c"])
+    study, objective = setup(backend, on_met=on_met)
+    study.optimize(objective, n_trials=6)
+    met = [
+        t.number
+        for t in study.trials
+        if t.user_attrs.get(record.MET) and record.REUSED_FROM not in t.user_attrs
+    ]
+    assert met
+    assert [number for number, _ in found] == met
+    for number, model in found:
+        assert model.fingerprint == study.trials[number].user_attrs[record.FINGERPRINT]
+    assert seen == [(number, TrialState.RUNNING) for number in met]
+
+
 def test_direction_that_contradicts_the_criterion_is_an_error() -> None:
     backend = FakeBackend(2)
     study = optuna.create_study(direction="minimize")

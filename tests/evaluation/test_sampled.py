@@ -29,8 +29,8 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.spent import trials_used
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
-from optuna_quant.evaluation.sampled import EvaluationProgress
-from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.evaluation.sample_evaluation import EvaluationProgress
+from optuna_quant.evaluation.sample_evaluation import SampleEvaluation
 from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import ExhaustiveQuantSampler

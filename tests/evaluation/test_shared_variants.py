@@ -151,7 +151,7 @@ def test_damaged_bytes_are_refused(damage: slice, passes: list[int]) -> None:
     config = config_of(backend, smooth_quant="alpha=0.5")
     (part,), (taken,) = backend.calibrations_for(config), other.calibrations_for(config)
     data = part.export_calibration()
-    with pytest.raises(ValueError, match=r"damaged|not a variant's"):
+    with pytest.raises(ValueError, match=r"damaged|not calibration statistics"):
         taken.import_calibration(data[damage])
     assert not taken.is_calibrated()
     (another,) = other.calibrations_for(config.with_recipe("smooth_quant", "alpha=0.75"))

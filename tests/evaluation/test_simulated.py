@@ -87,6 +87,29 @@ def test_what_misses_in_simulation_is_not_built() -> None:
     assert backend.simulations
 
 
+def test_what_is_handed_on_is_the_model_and_not_its_simulation() -> None:
+    found: dict[int, FakeModel] = {}
+    backend = Simulating()
+    space = backend.tuning_space()
+    criterion = optuna_quant.AccuracyCriterion(criterion="absolute", tolerable_loss=0.035)
+    objective = optuna_quant.QuantObjective(
+        backend,
+        space,
+        accuracy,
+        criterion,
+        on_met=lambda trial, model: found.update({trial.number: model}),
+    )
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna_quant.samplers.BasicQuantSampler(space, criterion=criterion),
+    )
+    study.optimize(objective, n_trials=6)
+    assert list(found) == [v.number for v in views(study) if v.met]
+    for number, model in found.items():
+        assert model.config in backend.built
+        assert model.accuracy == study.trials[number].value
+
+
 def test_both_evaluations_count() -> None:
     result = search(Simulating())
     simulated = sum(v.simulated_evaluations for v in views(result.study))

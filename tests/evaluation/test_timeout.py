@@ -25,6 +25,7 @@ import sample_models
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation import timeout
+from optuna_quant.evaluation.asked_between_batches import AskedBetweenBatches
 from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.timeout import EvaluationWatchdog
 from optuna_quant.study import record
@@ -280,7 +281,7 @@ def test_evaluation_of_samples_is_asked_between_batches() -> None:
     timeouts = []
 
     def evaluate(check: Callable[[], None]) -> None:
-        asked = timeout.AskedBetweenBatches(evaluation, check)
+        asked = AskedBetweenBatches(evaluation, check)
         model = FakeBackend(sample_models.DAMAGE).quantize(
             sample_models.FakeBackend(sample_models.DAMAGE).tuning_space().fp32()
         )

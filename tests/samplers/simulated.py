@@ -163,19 +163,22 @@ def searched(
     study = study or optuna.create_study(direction=direction, sampler=sampler)
     study.sampler = sampler
     while not sampler.is_exhausted(study):
-        assert len(study.trials) < most, "the search does not end"
+        assert len(study.get_trials(deepcopy=False)) < most, "the search does not end"
         study.optimize(lambda trial: metric(sampler.space.suggest(trial)), n_trials=1, catch=catch)
     return study
 
 
 def configs_of(study: optuna.Study, space: TuningSpace) -> list[QuantConfig]:
     """The configurations that a study has evaluated, the FP32 model's not among them."""
-    found = [space.config_from_params(t.params) for t in study.trials if t.params]
+    found = [
+        space.config_from_params(t.params) for t in study.get_trials(deepcopy=False) if t.params
+    ]
     return [config for config in found if config.quantized_ops]
 
 
 def stages_of(study: optuna.Study) -> list[str]:
-    return [claim.stage for t in study.trials if (claim := TrialView(t).claim) is not None]
+    claims = (TrialView(trial).claim for trial in study.get_trials(deepcopy=False))
+    return [claim.stage for claim in claims if claim is not None]
 
 
 def met(
@@ -185,7 +188,7 @@ def met(
     baseline = get_baseline(study)
     assert baseline is not None
     found = []
-    for trial in study.trials:
+    for trial in study.get_trials(deepcopy=False):
         if trial.values and math.isfinite(trial.values[0]):
             config = space.config_from_params(trial.params)
             if config.quantized_ops and criterion.meets(trial.values[0], baseline.value):

@@ -21,10 +21,8 @@ from samplers.parallel_worker import key_of
 from samplers.parallel_worker import sampler_of
 from samplers.parallel_worker import undisturbed
 import services
-from spaces import make_space
 from zygote import Zygote
 
-from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
@@ -35,11 +33,19 @@ pytestmark = pytest.mark.slow
 
 WORKERS = 4
 SPECULATING = ["basic"]
+# All strategies in a journal; in the others one of each kind, since a strategy knows no storage.
+OF_EACH_KIND = ["basic", "random", "auto"]
+NAMES_BY_KIND = {kind: OF_EACH_KIND for kind in services.STORAGES} | {"journal": NAMES}
 
 
 @pytest.fixture(params=services.STORAGES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with services.storage_url(request.param, tmp_path) as url:
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def url(kind: str, tmp_path: Path) -> Iterator[str]:
+    with services.storage_url(kind, tmp_path) as url:
         yield url
 
 
@@ -48,9 +54,12 @@ def test_every_strategy_is_tested() -> None:
     assert {name.removesuffix(WITH_BLOCKS) for name in (*NAMES, *OTHERS)} == ours
 
 
-def test_four_processes_do_what_one_does(zygote: Zygote, url: str, tmp_path: Path) -> None:
+def test_four_processes_do_what_one_does(
+    zygote: Zygote, kind: str, url: str, tmp_path: Path
+) -> None:
     log = Log(tmp_path / "log")
-    cases = [(name, "wait") for name in NAMES] + [(name, "speculate") for name in SPECULATING]
+    cases = [(name, "wait") for name in NAMES_BY_KIND[kind]]
+    cases += [(name, "speculate") for name in SPECULATING]
     workers = [
         zygote.start(
             "samplers.parallel_worker:work_through",
@@ -102,12 +111,3 @@ def _most_at_once(study: optuna.Study, log: Log) -> int:
     ends = {line["number"]: line["time"] for line in log.read("end", study=study.study_name)}
     spans = [(line["time"], ends[line["number"]]) for line in started]
     return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
-
-
-def test_a_trial_of_this_process_is_not_stale(tmp_path: Path) -> None:
-    space = make_space(3)
-    study = optuna.create_study(direction="maximize", sampler=ExhaustiveQuantSampler(space))
-    first = study.ask()
-    study.sampler = ExhaustiveQuantSampler(space)
-    study.ask()
-    assert study.trials[first.number].state == TrialState.RUNNING

@@ -60,7 +60,7 @@ def searched(
 
 def test_models_count_once_and_those_seen_in_part_count() -> None:
     result, scores = searched(ABSOLUTE)
-    quantized = {name for name, _ in scores.seen if not name.startswith("model:False")}
+    quantized = {name for name in scores.seen if not name.startswith("model:False")}
     states = {t.state.name for t in result.study.trials}
     assert {"COMPLETE", "PRUNED"} <= states
     reused = [t for t in result.study.trials if record.REUSED_FROM in t.user_attrs]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import logging
 from pathlib import Path
-import pickle
 import random
 import resource
 import subprocess
@@ -19,30 +18,22 @@ from free_ports import free_port
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
-from optuna.storages import BaseStorage
-from optuna.storages import InMemoryStorage
-from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 import own_servers
 from places import ROOT
 import pytest
 import services
 
-from optuna_quant.storages import reconnection
 from optuna_quant.storages import retrying
-from optuna_quant.storages.bulk_writes import Parameter
 from optuna_quant.storages.bulk_writes import write_trial
-from optuna_quant.storages.journal_redis import JournalRedis
-from optuna_quant.storages.lost_connection import is_crowded
-from optuna_quant.storages.lost_connection import is_lost_connection
 from optuna_quant.storages.open import open_storage
 from optuna_quant.storages.reconnection import StorageLostError
 from optuna_quant.storages.retrying import RetryingStorage
-from optuna_quant.storages.trial_starts import STARTED_BY
 from optuna_quant.storages.write_buffer import buffered_writes
+from optuna_quant.storages.written_values import Parameter
+from optuna_quant.storages.written_values import Written
 
 
 SERVERS = list(own_servers.KINDS)
@@ -229,7 +220,7 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
 
     monkeypatch.setattr(retrying.RetryingStorage, "repeat", repeat)
     params = [Parameter(f"op{i}", i % 2, CHOICES) for i in range(30)]
-    write_trial(storage, trial, params, user_attrs={}, system_attrs={})
+    write_trial(storage, study, trial, Written(params, {}, {}))
     restart.join()
     assert storage.get_trial(trial).params == {
         param.name: CHOICES.choices[int(param.internal_value)] for param in params
@@ -312,177 +303,6 @@ def test_loss_that_comes_again_while_the_server_answers_is_raised(
         with pytest.raises(exc.OperationalError):
             storage.set_study_user_attr(1, "k", 1)
     assert 2 <= len(calls) <= 10
-
-
-def _database_error(text: str, code: int | None = None) -> Exception:
-    from sqlalchemy import exc
-
-    original = Exception(code, text) if code is not None else Exception(text)
-    error = optuna.exceptions.StorageInternalError("commit")
-    error.__cause__ = exc.OperationalError("SELECT 1", {}, original)
-    return error
-
-
-@pytest.mark.parametrize(
-    ("text", "code", "lost"),
-    [
-        ('connection to server at "h", port 5432 failed: Connection refused', None, True),
-        ("server closed the connection unexpectedly", None, True),
-        ("FATAL:  the database system is starting up", None, True),
-        ("FATAL:  terminating connection due to administrator command", None, True),
-        ("FATAL:  password authentication failed for user", None, False),
-        ('FATAL:  database "x" does not exist', None, False),
-        ("canceling statement due to statement timeout", None, False),
-        ("deadlock detected", None, False),
-        ("database is locked", None, False),
-        ("value too long for type character varying(512)", None, False),
-        ("MySQL server has gone away", 2006, True),
-        ("Lost connection to MySQL server during query", 2013, True),
-        ("Can't connect to MySQL server", 2003, True),
-        ("Access denied for user", 1045, False),
-        ("Got a packet bigger than 'max_allowed_packet' bytes", 1153, False),
-        ("Deadlock found when trying to get lock", 1213, False),
-        ("Lock wait timeout exceeded", 1205, False),
-    ],
-)
-def test_lost_connection_is_told_from_other_errors(
-    text: str, code: int | None, lost: bool
-) -> None:
-    assert is_lost_connection(_database_error(text, code)) == lost
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("FATAL:  sorry, too many clients already", None),
-        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER", None),
-        ('FATAL:  too many connections for role "optuna"', None),
-        ("Too many connections", 1040),
-        ("User optuna already has more than 'max_user_connections' active connections", 1203),
-        ("User 'optuna' has exceeded the 'max_user_connections' resource", 1226),
-    ],
-)
-def test_server_without_room_is_waited_for_and_told_from_a_lost_one(
-    text: str, code: int | None
-) -> None:
-    error = _database_error(text, code)
-    assert is_lost_connection(error)
-    assert is_crowded(error)
-    assert not is_crowded(_database_error("server closed the connection unexpectedly"))
-    assert not is_crowded(ConnectionError(text))
-
-
-def test_lost_connection_to_redis_is_told_from_other_errors() -> None:
-    redis = pytest.importorskip("redis")
-    assert is_lost_connection(redis.exceptions.BusyLoadingError("loading"))
-    assert is_lost_connection(redis.exceptions.TimeoutError("x"))
-    assert is_crowded(redis.exceptions.ConnectionError("max number of clients reached"))
-    assert not is_lost_connection(redis.exceptions.AuthenticationError("x"))
-    assert not is_lost_connection(redis.exceptions.ResponseError("MISCONF"))
-    assert not is_lost_connection(ConnectionError("of the user's own evaluation"))
-
-
-# The same as the storage inside.
-
-
-class TestContract(StorageTestCase):
-    """Optuna's own tests of storages, for one that waits."""
-
-    @pytest.fixture(params=["memory", "sqlite", "journal", "redis"])
-    def storage(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:
-        if request.param == "memory":
-            yield RetryingStorage(InMemoryStorage())
-            return
-        with services.storage_url(request.param, tmp_path) as url:
-            if request.param == "redis":
-                address, _, prefix = url.partition("#")
-                yield RetryingStorage(JournalStorage(JournalRedis(address, prefix=prefix)))
-            else:
-                yield RetryingStorage(services.open_storage(url))
-
-    def test_create_new_trial(self, storage: BaseStorage) -> None:
-        """As Optuna's, but for the one attribute that a new trial has."""
-        study = storage.create_new_study(directions=[StudyDirection.MINIMIZE])
-        begin = time.time()
-        ids = [storage.create_new_trial(study) for _ in range(3)]
-        end = time.time()
-        trials = storage.get_all_trials(study)
-        assert [trial._trial_id for trial in trials] == ids
-        assert [trial.number for trial in trials] == [0, 1, 2]
-        assert {trial.state for trial in trials} == {TrialState.RUNNING}
-        assert len({trial.system_attrs[STARTED_BY] for trial in trials}) == 3
-        for trial in trials:
-            assert trial.datetime_start is not None
-            assert begin - 1 < trial.datetime_start.timestamp() < end + 1
-            assert trial.datetime_complete is None
-            assert (trial.params, trial.user_attrs, trial.intermediate_values) == ({}, {}, {})
-            assert set(trial.system_attrs) == {STARTED_BY}
-
-    def test_set_trial_system_attr(self, storage: BaseStorage) -> None:
-        """As Optuna's, but for the one attribute that a new trial has."""
-        study = storage.create_new_study(directions=[StudyDirection.MINIMIZE])
-        trial = storage.create_new_trial(study)
-        before = storage.get_trial(trial).system_attrs
-        for key, value in (("a", 1), ("b", [None, "x"]), ("a", {"k": 2.5})):
-            storage.set_trial_system_attr(trial, key, value)
-        wanted = {**before, "a": {"k": 2.5}, "b": [None, "x"]}
-        assert storage.get_trial(trial).system_attrs == wanted
-        assert storage.get_trial_system_attrs(trial) == wanted
-        with pytest.raises(KeyError):
-            storage.set_trial_system_attr(trial + 1, "a", 1)
-        storage.set_trial_state_values(trial, TrialState.COMPLETE, [1.0])
-        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
-            storage.set_trial_system_attr(trial, "a", 1)
-
-
-def test_study_runs_with_it_as_with_any_storage(tmp_path: Path) -> None:
-    with services.storage_url("postgresql", tmp_path) as url:
-        storage = open_storage(url)
-        assert isinstance(storage, RetryingStorage)
-        study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
-        assert study._storage is storage  # Nothing is put before it.
-        study.enqueue_trial({"x": 0.25})
-        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4, n_jobs=2)
-        other = pickle.loads(pickle.dumps(storage))
-        again = optuna.create_study(storage=other, study_name="s", load_if_exists=True)
-        again.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 5
-        assert study.trials[0].params == {"x": 0.25}
-        assert storage.get_heartbeat_interval() == 60
-        database: Any = storage.inner
-        rows = _count(database._backend, "trial_heartbeats")
-        assert rows == 5
-        assert RetryingStorage(InMemoryStorage()).get_heartbeat_interval() is None
-
-
-def _count(database: Any, table: str) -> int:
-    import sqlalchemy
-
-    with database.engine.connect() as connection:
-        found: int = connection.execute(sqlalchemy.text(f"SELECT count(*) FROM {table}")).scalar()
-        return found
-
-
-def test_no_worker_is_stale_right_after_an_outage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with services.storage_url("sqlite", tmp_path) as url:
-        inner = RDBStorage(url, heartbeat_interval=1, grace_period=2)
-        storage = RetryingStorage(inner)
-        monkeypatch.setattr(
-            type(storage.inner), "_get_stale_trial_ids", lambda self, study_id: [7]
-        )
-        assert storage.stale_trial_ids(1) == [7]
-        storage._reconnection._back_since = time.monotonic()
-        assert storage.stale_trial_ids(1) == []
-        monkeypatch.setattr(reconnection, "_LONGEST_PAUSE_SECONDS", 0.1)
-        time.sleep(1.3)
-        assert storage.stale_trial_ids(1) == [7]
-
-
-def test_timeout_is_not_negative() -> None:
-    with pytest.raises(ValueError, match="timeout must not be negative, but got -1"):
-        RetryingStorage(InMemoryStorage(), timeout=-1)
 
 
 # gRPC addresses.

@@ -23,10 +23,10 @@ from optuna_quant.study.blobs import read_bytes
 from optuna_quant.study.blobs import write_bytes
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.population_record import write_population
-from optuna_quant.study.sample_record import copy_scores
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.sample_record import samples_of
 from optuna_quant.study.sample_record import write_scores
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.study.trial_writer import RunningTrialWriter
 
 
@@ -121,7 +121,7 @@ def test_scores_are_copied_to_another_trial() -> None:
     )
     for trial in (one, other, empty):
         if trial is other:
-            copy_scores(RunningTrialWriter(other).system_attr, study.trials[one.number])
+            TrialView(study.trials[one.number]).copy_scores(RunningTrialWriter(other).system_attr)
         study.tell(trial, 0.0)
     np.testing.assert_array_equal(read_scores(study.trials[other.number].system_attrs), scores)
     assert samples_of(study.trials[empty.number].system_attrs) is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import optuna_quant
 from optuna_quant.workers import backoff
 from optuna_quant.workers.backoff import Backoff
 
@@ -57,3 +60,20 @@ def test_who_is_far_behind_sleeps_for_half_of_the_way(clock: Clock) -> None:
     assert clock.slept == [pytest.approx(0.5 * 0.02 * 100)]
     pause(ahead=100_000)
     assert clock.slept[1] == 10.0
+
+
+SLEEPERS = {
+    "workers/backoff.py",
+    "evaluation/timeout.py",  # Looks for trials that are over their time at a steady rate.
+    "storages/idle_connections.py",  # Sleeps once, until connections have been idle for long.
+}
+
+
+def test_only_the_backoff_sleeps() -> None:
+    package = Path(optuna_quant.__file__).parent
+    found = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if "time.sleep(" in path.read_text()
+    }
+    assert found == SLEEPERS

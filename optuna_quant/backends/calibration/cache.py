@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-import uuid
 
 import numpy as np
 
+from optuna_quant._common.atomic_files import aside
+from optuna_quant._common.sealed_bytes import array_bytes
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
 
@@ -62,13 +62,10 @@ class CalibrationCache:
             "samples": np.array(statistics.samples),
             **statistics.to_arrays(),
         }
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            with aside.open("xb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(aside, path)
+            with aside(path) as file:
+                file.write(array_bytes(arrays, compressed=True))
+                file.move_to(path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink()
             warn_user(f"The calibration statistics cannot be stored in {path}: {error}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import hashlib
 import io
 from typing import TYPE_CHECKING
 import zlib
 
 import numpy as np
 
+from optuna_quant._common.sealed_bytes import array_bytes
+from optuna_quant._common.sealed_bytes import seal
+from optuna_quant._common.sealed_bytes import unseal
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
 
 
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_MAGIC = b"optuna_quant statistics 2\n"
-_DIGEST_BYTES = 32
+_MARK = b"optuna_quant statistics 2\n"
 
 
 def pack(key: str, statistics: Mapping[int, CalibrationStatistics]) -> bytes:
@@ -40,10 +41,7 @@ def pack(key: str, statistics: Mapping[int, CalibrationStatistics]) -> bytes:
     for number, entry in enumerate(statistics.values()):
         for name, array in entry.to_arrays().items():
             arrays[f"{number}:{name}"] = _planes(array) if name == "counts" else array
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    packed = zlib.compress(file.getvalue(), 9)
-    return _MAGIC + hashlib.sha256(packed).digest() + packed
+    return seal(_MARK, zlib.compress(array_bytes(arrays), 9))
 
 
 def unpack(data: bytes, key: str) -> dict[int, CalibrationStatistics]:
@@ -53,12 +51,7 @@ def unpack(data: bytes, key: str) -> dict[int, CalibrationStatistics]:
         ValueError:
             If these are no such bytes, they are damaged, or have another key.
     """
-    start = len(_MAGIC) + _DIGEST_BYTES
-    packed = data[start:]
-    if not data.startswith(_MAGIC):
-        raise ValueError("These are not calibration statistics of this version of optuna_quant.")
-    if hashlib.sha256(packed).digest() != data[len(_MAGIC) : start]:
-        raise ValueError("The calibration statistics are damaged.")
+    packed = unseal(_MARK, data, what="calibration statistics")
     with np.load(io.BytesIO(zlib.decompress(packed)), allow_pickle=False) as file:
         arrays = dict(file.items())
     if arrays["key"].tobytes().decode() != key:

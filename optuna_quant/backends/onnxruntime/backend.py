@@ -29,7 +29,7 @@ from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.input_specs import optional_input_specs
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
@@ -47,8 +47,8 @@ from optuna_quant.space.space import TuningSpace
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
-    from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+    from optuna_quant.backends.onnxruntime.model.session_maker import Providers
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike
     from optuna_quant.backends.onnxruntime.targets.given import TargetLike
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile

@@ -19,7 +19,7 @@ from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.backends.onnxruntime.recipes.offered import OfferedRecipes
     from optuna_quant.backends.onnxruntime.recipes.variant import Variant
     from optuna_quant.backends.onnxruntime.recipes.variants import Variants

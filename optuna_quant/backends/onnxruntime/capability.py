@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cache
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -127,16 +128,21 @@ def find_capability(
     hint = ""
     if not any(op.default for op in ops):
         hint = why_nothing(graph, static, approach, profile=profile)
-    types = {schema.name for schema in onnx.defs.get_all_schemas()}
     return Capability(
         tuple(ops),
         calibration_sizes=tuple(calibration_sizes),
         hint=hint,
-        known_types=tuple(sorted(types | {node.op_type for node in graph.nodes})),
+        known_types=tuple(sorted(_standard_types() | {node.op_type for node in graph.nodes})),
         known_names=tuple(node.name for node in graph.nodes if node.name),
         presets=presets,
         unavailable={} if has_data else dict.fromkeys(NEEDS_INPUTS, "without calibration_data"),
     )
+
+
+@cache
+def _standard_types() -> frozenset[str]:
+    """The op types that ONNX knows."""
+    return frozenset(schema.name for schema in onnx.defs.get_all_schemas())
 
 
 def _weight_of(node: onnx.NodeProto, graph: Graph, options: Iterable[OpConfig]) -> str:

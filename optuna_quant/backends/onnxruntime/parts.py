@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.backends.onnxruntime.recipes.request import RequestedRecipes
     from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp

@@ -14,7 +14,7 @@ from optuna_quant.backends.onnxruntime.model.graph import CONTRIB
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.model import SourceModel
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 
 
 _Level = onnxruntime.GraphOptimizationLevel

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.evaluation.metrics.sample_metrics import Bounds
     from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+    from optuna_quant.evaluation.metrics.score_bounds import Bounds
 
 
 def checked_scores(

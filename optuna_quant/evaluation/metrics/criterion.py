@@ -8,9 +8,9 @@ from optuna.logging import get_logger
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.metrics.reference import relative_error
-from optuna_quant.evaluation.metrics.sample_metrics import Bounds
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+from optuna_quant.evaluation.metrics.score_bounds import Bounds
 from optuna_quant.workers.launch import this_rank
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.evaluation.metrics.output_forms import Form
-    from optuna_quant.evaluation.metrics.sample_metrics import Bounds
     from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+    from optuna_quant.evaluation.metrics.score_bounds import Bounds
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.evaluation.metrics.library import ALIASES
 from optuna_quant.evaluation.metrics.library import library_metric
 from optuna_quant.evaluation.metrics.library import library_metric_names
+from optuna_quant.evaluation.metrics.margins import probability_margin
+from optuna_quant.evaluation.metrics.margins import topk_margin
 from optuna_quant.evaluation.metrics.objects import is_class_of_metrics
 from optuna_quant.evaluation.metrics.objects import is_metric_object
 from optuna_quant.evaluation.metrics.objects import of_object
@@ -21,23 +23,21 @@ from optuna_quant.evaluation.metrics.reference import reference_metrics
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 from optuna_quant.evaluation.metrics.sample_metrics import accuracy
-from optuna_quant.evaluation.metrics.sample_metrics import checked_bounds
 from optuna_quant.evaluation.metrics.sample_metrics import exact_match
 from optuna_quant.evaluation.metrics.sample_metrics import iou
 from optuna_quant.evaluation.metrics.sample_metrics import mae
 from optuna_quant.evaluation.metrics.sample_metrics import mse
-from optuna_quant.evaluation.metrics.sample_metrics import probability_margin
 from optuna_quant.evaluation.metrics.sample_metrics import top5
 from optuna_quant.evaluation.metrics.sample_metrics import topk
-from optuna_quant.evaluation.metrics.sample_metrics import topk_margin
+from optuna_quant.evaluation.metrics.score_bounds import checked_bounds
 from optuna_quant.sequential.population import is_bounded
 
 
 if TYPE_CHECKING:
-    from optuna_quant.evaluation.metrics.sample_metrics import Bounds
     from optuna_quant.evaluation.metrics.sample_metrics import CorpusScore
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
     from optuna_quant.evaluation.metrics.sample_metrics import Score
+    from optuna_quant.evaluation.metrics.score_bounds import Bounds
 
 
 def as_metric_of(

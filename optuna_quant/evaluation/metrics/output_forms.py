@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from optuna_quant.evaluation.metrics.sample_metrics import classes_of
+from optuna_quant.evaluation.metrics.classes import classes_of
 
 
 if TYPE_CHECKING:

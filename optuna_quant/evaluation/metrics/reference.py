@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant.evaluation.metrics.margins import probability_margin
 from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
-from optuna_quant.evaluation.metrics.sample_metrics import probability_margin
 
 
 if TYPE_CHECKING:

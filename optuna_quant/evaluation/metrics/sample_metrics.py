@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterable
 from dataclasses import dataclass
-import math
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import SupportsFloat
 from typing import TypeAlias
 
 import numpy as np
+
+from optuna_quant.evaluation.metrics.classes import class_labels
+from optuna_quant.evaluation.metrics.classes import classes_of
+from optuna_quant.evaluation.metrics.score_bounds import Bounds
+from optuna_quant.evaluation.metrics.score_bounds import checked_bounds
 
 
 if TYPE_CHECKING:
@@ -34,13 +36,9 @@ CorpusScore: TypeAlias = "Callable[[Any, Any], float]"
 Keep: TypeAlias = "Callable[[Any], Any]"
 """Gives what a metric needs of the FP32 model's output, samples along the first axis."""
 
-Bounds: TypeAlias = "tuple[float, float]"
 
 REFERENCES = ("labels", "fp32")
 """What a model's output can be compared with: labels, or the FP32 model's own output."""
-
-_SUM_OF_PROBABILITIES = 0.01
-"""How far from one the sum of probabilities may be, for they may have been rounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,68 +307,6 @@ def mae(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.abs(_difference("mae", output, labels)).mean(axis=1))
 
 
-def probability_margin(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64] | None:
-    """How much more probable the most probable class is than the second one.
-
-    Scores become probabilities by softmax, unless they are probabilities already: none negative,
-    and one in sum.
-
-    Args:
-        output:
-            As for :func:`accuracy`.
-        labels:
-            As for :func:`accuracy`; used for their shape only.
-
-    Returns:
-        The smallest difference within each sample, from 0 to 1, of shape ``(samples,)``;
-        :obj:`None` if the output tells classes only, or has only one.
-
-    Raises:
-        ValueError:
-            If the shapes do not fit together.
-    """
-    axis = class_axis("the margin", output, class_labels(output, labels))
-    if axis is None or output.shape[axis] < 2:
-        return None
-    scores = np.moveaxis(output, axis, -1)
-    if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
-        scores = scores.astype(np.float64)
-    second, first = np.moveaxis(np.partition(scores, (-2, -1), axis=-1)[..., -2:], -1, 0)
-    with np.errstate(invalid="ignore"):  # Of infinite scores nothing can be told.
-        powers = np.exp(scores - first[..., None]).sum(axis=-1)
-        gap = (1.0 - np.exp(second - first)) / powers
-    is_probability = (scores.min(axis=-1) >= 0) & (
-        np.abs(scores.sum(axis=-1) - 1) <= _SUM_OF_PROBABILITIES
-    )
-    gap = np.where(is_probability, first - second, gap)
-    return np.asarray(gap.reshape(len(output), -1).min(axis=1), dtype=np.float64)
-
-
-def topk_margin(
-    output: NDArray[Any], labels: NDArray[Any], *, k: int
-) -> NDArray[np.float64] | None:
-    """How far the last class that is named is above the first one that is not.
-
-    Args:
-        output:
-            Scores of shape ``(samples, classes)``.
-        labels:
-            Not used.
-        k:
-            How many classes are named.
-
-    Returns:
-        The difference of their scores, as a part of that between the highest and the lowest
-        score of the sample, of shape ``(samples,)``; :obj:`None` if all classes are named.
-    """
-    if output.ndim != 2 or output.shape[1] <= k:
-        return None
-    scores = np.sort(output.astype(np.float64), axis=1)
-    spread = scores[:, -1] - scores[:, 0]
-    gap = scores[:, -k] - scores[:, -k - 1]
-    return np.asarray(gap / np.where(spread > 0, spread, 1.0))
-
-
 def _check_named(name: object, score: object) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"The name of a metric must be a string, but got {name!r}.")
@@ -395,43 +331,6 @@ def _check_reference(name: str, reference: object, keep: object) -> None:
         )
 
 
-def checked_bounds(name: str, bounds: Iterable[SupportsFloat | str]) -> Bounds:
-    """The bounds of a metric as two numbers.
-
-    Raises:
-        ValueError:
-            If they are not two numbers, the lower one first, of which one at least is finite.
-    """
-    try:
-        low, high = (float(bound) for bound in bounds)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not (low < high and low < math.inf and high > -math.inf) or math.inf == high == -low:
-        raise ValueError(
-            f"The bounds of the metric {name!r} must be two numbers, the lower one first, at "
-            f"least one of them finite, but got {bounds!r}. Use None if they are not known."
-        )
-    return low, high
-
-
-def useful_bounds(bounds: Bounds | None, *, higher_is_better: bool) -> Bounds | None:
-    """The bounds with which a part of the samples can be enough to tell that a model fails.
-
-    Args:
-        bounds:
-            The lowest and the highest score of a sample; :obj:`None` if they are not known.
-        higher_is_better:
-            Whether a higher score is better.
-
-    Returns:
-        The bounds; :obj:`None` if the best score is not known.
-    """
-    if bounds is None:
-        return None
-    low, high = bounds
-    return bounds if math.isfinite(high if higher_is_better else low) else None
-
-
 def _is_right(what: str, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each position is right, of shape ``(samples, positions)``."""
     _check_labels(what, labels)
@@ -448,96 +347,6 @@ def _check_labels(what: str, labels: NDArray[Any]) -> None:
         )
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise ValueError(f"{what} needs a label for each sample, but one is NaN.")
-
-
-def classes_of(
-    what: str, output: NDArray[Any], labels: NDArray[Any], *, classes_first: bool = False
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The predicted classes, and the labels in the same shape.
-
-    Args:
-        what:
-            What they are for, for error messages.
-        output:
-            As for :func:`accuracy`.
-        labels:
-            As for :func:`accuracy`.
-        classes_first:
-            Whether the second axis is that of the classes where the last one may be it as well.
-
-    Raises:
-        ValueError:
-            If the shapes do not fit together.
-    """
-    labels = class_labels(output, labels)
-    axis = class_axis(what, output, labels, classes_first=classes_first)
-    return (output if axis is None else np.asarray(output.argmax(axis=axis))), labels
-
-
-def class_axis(
-    what: str, output: NDArray[Any], labels: NDArray[Any], *, classes_first: bool = False
-) -> int | None:
-    """The axis of the classes; :obj:`None` if the output is the predicted classes.
-
-    Args:
-        what:
-            What it is for, for error messages.
-        output:
-            Scores of classes, or predicted classes.
-        labels:
-            What :func:`class_labels` gives.
-        classes_first:
-            Whether the second axis is tried before the last one.
-
-    Raises:
-        ValueError:
-            If the shapes do not fit together.
-    """
-    if _is_classes(output, labels):
-        return None
-    if output.ndim == labels.ndim + 1 and labels.ndim > 0:
-        axes = (output.ndim - 1, 1)
-        for axis in reversed(axes) if classes_first else axes:
-            if output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
-                return axis
-    if labels.shape == output.shape and not bool(((labels == 0) | (labels == 1)).all()):
-        raise ValueError(
-            f"The labels have the shape of the output, {labels.shape}, and are not one-hot "
-            "(exactly one 1 among zeros for each sample): of probabilities give the likeliest "
-            "class, labels.argmax(axis=-1)."
-        )
-    raise ValueError(
-        f"{what} needs labels of the shape of the model's first output without the axis of the "
-        f"classes, but the output has the shape {output.shape} and the labels {labels.shape}. "
-        "Labels are class numbers from 0 on, or exactly one 1 among zeros for each sample "
-        "(one-hot)."
-    )
-
-
-def _is_classes(output: NDArray[Any], labels: NDArray[Any]) -> bool:
-    return output.shape == labels.shape and output.dtype.kind in "iub"
-
-
-def class_labels(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    """The labels as class numbers, without an axis of the classes or a second one of size one.
-
-    Args:
-        output:
-            Scores of classes, or predicted classes.
-        labels:
-            Class numbers; or, in the shape of the scores, exactly one 1 among zeros for each
-            position (one-hot), which is taken for the number of its place.
-    """
-    if _is_classes(output, labels):
-        return labels
-    if labels.shape == output.shape and labels.ndim >= 2 and labels.dtype.kind in "iubf":
-        if bool(((labels == 0) | (labels == 1)).all()):
-            for axis in (labels.ndim - 1, 1):
-                if labels.shape[axis] > 1 and bool((labels.sum(axis=axis) == 1).all()):
-                    return np.asarray(labels.argmax(axis=axis))
-        return labels
-    single = labels.ndim >= 2 and labels.ndim == output.ndim and labels.shape[1] == 1
-    return labels[:, 0] if single else labels
 
 
 def _iou_of_one(predicted: NDArray[Any], labels: NDArray[Any]) -> float:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
-from collections.abc import Iterator
-import contextlib
 import time
 from typing import TYPE_CHECKING
 from typing import Any
@@ -25,6 +22,7 @@ from optuna_quant.samplers._engine.direction_sign import looks_reversed
 from optuna_quant.samplers._engine.direction_sign import warn_of_direction
 from optuna_quant.samplers._engine.keywords import refuse_unknown
 from optuna_quant.samplers._engine.limits import Limits
+from optuna_quant.samplers._engine.other_parameters import OtherParameters
 from optuna_quant.samplers._engine.policy import Policy
 from optuna_quant.samplers._engine.reports import Abandoned
 from optuna_quant.samplers._engine.reports import Speculation
@@ -143,17 +141,21 @@ class QuantSampler(BaseSampler, abc.ABC):
         )
         self._space = space
         self._criterion = criterion
-        self._independent = independent_sampler or RandomSampler(seed=seed)
+        self._others = OtherParameters(independent_sampler or RandomSampler(seed=seed))
         self._seed = seed
         self._baseline = baseline
         self._distributions = space.distributions()
-        self._sessions = Sessions()
+        self._sessions = Sessions(self._start_session)
         self.stops_studies = True
         """Whether the sampler stops a study that it runs out of; :func:`~optuna_quant.tune`, which
         looks at more than that, sets it to :obj:`False`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_sessions": Sessions()}
+        return {name: value for name, value in self.__dict__.items() if name != "_sessions"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._sessions = Sessions(self._start_session)
 
     @property
     def space(self) -> TuningSpace:
@@ -196,7 +198,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 All its trials, if they have just been read.
         """
         with self._sessions.lock:
-            session = self._session(study)
+            session = self._sessions.of(study)
             session.look(study, trials)  # No other worker may come to reap the last stale trial.
             return session.is_over()
 
@@ -209,14 +211,14 @@ class QuantSampler(BaseSampler, abc.ABC):
             number:
                 The number of the trial.
         """
-        return self._session(study).stopped_after == number
+        return self._sessions.of(study).stopped_after == number
 
     def owes_baseline(self, study: optuna.Study) -> bool:
         """Whether a trial that is still to come has to evaluate the FP32 model.
 
         One that was pruned, or has failed, is repeated up to ``max_failures`` times.
         """
-        with self._refreshed(study) as session:
+        with self._sessions.refreshed(study) as session:
             return session.owes_baseline()
 
     def is_first(self, study: optuna.Study, number: int) -> bool:
@@ -224,7 +226,7 @@ class QuantSampler(BaseSampler, abc.ABC):
 
         Not so if its configuration was given, or if nothing else was left.
         """
-        return self._session(study).is_new(number)
+        return self._sessions.of(study).is_new(number)
 
     def is_answer(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether a trial that meets the criterion answers the search.
@@ -233,7 +235,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         it has not concluded is not its answer.
         """
         key = self._space.key_from_params(trial.params)
-        with self._refreshed(study) as session:
+        with self._sessions.refreshed(study) as session:
             return key is not None and session.policy.is_answer(session.history, key)
 
     def speculation(self, study: optuna.Study) -> Speculation:
@@ -241,12 +243,12 @@ class QuantSampler(BaseSampler, abc.ABC):
 
         A worker guesses rather than waits for what others still evaluate.
         """
-        with self._refreshed(study) as session:
+        with self._sessions.refreshed(study) as session:
             return session.speculation(study)
 
     def abandoned(self, study: optuna.Study) -> tuple[Abandoned, ...]:
         """The abandoned configurations: every attempt to evaluate them failed."""
-        with self._refreshed(study) as session:
+        with self._sessions.refreshed(study) as session:
             return session.history.abandoned()
 
     # Optuna's contract.
@@ -258,25 +260,24 @@ class QuantSampler(BaseSampler, abc.ABC):
 
     def reseed_rng(self) -> None:
         """Reseed the sampler of the other parameters; the search itself is a pure function."""
-        self._independent.reseed_rng()
+        self._others.sampler.reseed_rng()
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Claim a configuration for the trial."""
         with failed_if_raised(study, trial):
-            self._independent.before_trial(study, trial)
+            self._others.sampler.before_trial(study, trial)
             started = time.monotonic()
             whole = _optuna.whole_study(study)
             check_one_criterion(sampler=self._criterion, pruner=criterion_of(study.pruner))
             announce(whole, trial)  # Before anything that takes time: the others wait for it.
             warn_of_unknown_names(trial, self._space)
-            self._session(whole).start(whole, trial, started)
+            self._sessions.of(whole).start(whole, trial, started)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The parameters of the tuning space, and what ``independent_sampler`` gives together."""
-        others = self._independent.infer_relative_search_space(study, trial)
-        return {**others, **self._distributions}
+        return self._others.search_space(study, trial) | self._distributions
 
     def sample_relative(
         self,
@@ -286,19 +287,12 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> dict[str, Any]:
         """The parameters of the configuration that the trial has claimed, and the others."""
         whole = _optuna.whole_study(study)
-        session = self._session(whole)
+        session = self._sessions.of(whole)
         config = session.config_of(trial.number)
         if config is None and any(name in self._distributions for name in search_space):
             config = session.claim(whole, trial, time.monotonic())
         params = {} if config is None else self._space.params_of(config)
-        others = {name: d for name, d in search_space.items() if name not in params}
-        found = params | self._independent.sample_relative(study, trial, others)
-        return {
-            name: found[name]
-            if name in found
-            else self._independent.sample_independent(study, trial, name, distribution)
-            for name, distribution in search_space.items()
-        }
+        return self._others.complete(params, study, trial, search_space)
 
     def sample_independent(
         self,
@@ -308,7 +302,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         param_distribution: BaseDistribution,
     ) -> object:
         """The value of a parameter outside the space."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+        return self._others.sampler.sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
     def after_trial(
         self,
@@ -318,9 +314,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         values: Sequence[float] | None,
     ) -> None:
         """Keep the baseline, and write the criterion as a constraint if it is not there."""
-        self._independent.after_trial(study, trial, state, values)
+        self._others.sampler.after_trial(study, trial, state, values)
         study = _optuna.whole_study(study)
-        session = self._session(study)
+        session = self._sessions.of(study)
         conclude(study, trial, state, values, session=session, constrains=self._constrains)
         if self.stops_studies:
             session.stop_if_over(study, trial.number, state, values, sampler=type(self).__name__)
@@ -339,28 +335,6 @@ class QuantSampler(BaseSampler, abc.ABC):
                 If it was.
         """
 
-    def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
-        """Whether to wait for claimed configurations when nothing else is left.
-
-        Args:
-            claimants:
-                The numbers of the trials whose claims are respected.
-            history:
-                The record.
-        """
-        return history.others_run(claimants)
-
-    def _session(self, study: optuna.Study) -> StudySession:
-        return self._sessions.of(study, self._start_session)
-
-    @contextlib.contextmanager
-    def _refreshed(self, study: optuna.Study) -> Iterator[StudySession]:
-        """The session in a study, which has just read the record and does not change meanwhile."""
-        with self._sessions.lock:
-            session = self._session(study)
-            session.history.refresh(study)
-            yield session
-
     def _start_session(self, study: optuna.Study) -> StudySession:
         return start_session(
             study,
@@ -371,6 +345,5 @@ class QuantSampler(BaseSampler, abc.ABC):
             measures_baseline=self.measures_baseline,
             make_policy=self._policy,
             check=self._check_study,
-            should_wait=self._should_wait,
             lock=self._sessions.lock,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -58,6 +59,17 @@ class Policy(abc.ABC):
     def is_blocked(self, history: TrialHistory) -> bool:
         """Whether :meth:`next` returns nothing only because another worker computes its input."""
         return False
+
+    def should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
+        """Whether to wait for claimed configurations rather than evaluate what is not asked for.
+
+        Args:
+            claimants:
+                The numbers of the trials whose claims are respected.
+            history:
+                The record.
+        """
+        return history.others_run(claimants)
 
     def is_answer(self, history: TrialHistory, key: str) -> bool:
         """Whether a configuration that meets the criterion answers the search."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -40,9 +38,6 @@ class Proposer:
             The trial of the FP32 model, which comes first.
         seed:
             The seed of the order of what is given when nothing else is left.
-        should_wait:
-            Whether to wait for claims, given the trials that made them, rather than evaluate one
-            more point that the policy has not asked for.
     """
 
     def __init__(
@@ -52,14 +47,12 @@ class Proposer:
         *,
         baseline: OwedBaseline,
         seed: int,
-        should_wait: Callable[[Iterable[int], TrialHistory], bool],
     ) -> None:
         self.policy = policy
         self._space = space
         self._distributions = space.distributions()
         self._fp32 = space.fp32()
         self.baseline = baseline
-        self._should_wait = should_wait
         self._spare = Enumeration(
             space,
             Permutation(space.count(fallback=True), seed=seed),
@@ -102,7 +95,7 @@ class Proposer:
         if self.policy.is_blocked(history):
             return None
         is_over = self.policy.is_over(history)
-        if not is_over and self._should_wait(claimed.values(), history):
+        if not is_over and self.policy.should_wait(claimed.values(), history):
             return None
         spare = self._spare.next(history, claimed)
         last = Proposal(self._repeatable(history), record.EXHAUSTED_STAGE, forced=True)

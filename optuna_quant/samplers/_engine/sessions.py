@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from optuna_quant.study.space_signature import check_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     import optuna
 
@@ -30,37 +31,41 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """The sessions of a sampler in this process; a copy has none, as they follow from the record.
+    """The sessions of a sampler in this process; a copy of it has none: the record has all.
+
+    Args:
+        start:
+            Starts a session in a study.
 
     Attributes:
         lock:
             Held while a session is looked up, and while it looks and chooses.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: Callable[[optuna.Study], StudySession]) -> None:
         self.lock = threading.RLock()
+        self._start = start
         self._sessions: dict[tuple[int, int], StudySession] = {}
 
-    def __reduce__(self) -> tuple[type[Sessions], tuple[()]]:
-        return Sessions, ()
-
-    def of(
-        self, study: optuna.Study, start: Callable[[optuna.Study], StudySession]
-    ) -> StudySession:
+    def of(self, study: optuna.Study) -> StudySession:
         """The session in a study.
 
-        Args:
-            study:
-                The study.
-            start:
-                Starts a session, if there is none or what it took for the record was wrong.
+        It is started if there is none, or if what it took for the record was wrong.
         """
         storage, study_id = _optuna.study_identity(study)
         with self.lock:
             session = self._sessions.get((id(storage), study_id))
             if session is None or session.history.is_wrong:
-                session = self._sessions[id(storage), study_id] = start(study)
+                session = self._sessions[id(storage), study_id] = self._start(study)
             return session
+
+    @contextlib.contextmanager
+    def refreshed(self, study: optuna.Study) -> Iterator[StudySession]:
+        """The session in a study, which has just read the record and does not change meanwhile."""
+        with self.lock:
+            session = self.of(study)
+            session.history.refresh(study)
+            yield session
 
     def clear(self) -> None:
         """Forget all sessions."""
@@ -77,7 +82,6 @@ def start_session(
     measures_baseline: bool,
     make_policy: Callable[[TrialHistory], Policy],
     check: Callable[[optuna.Study], None],
-    should_wait: Callable[[Iterable[int], TrialHistory], bool],
     lock: threading.RLock,
 ) -> StudySession:
     """Check that a sampler can go on with a study, and start to work in it.
@@ -99,8 +103,6 @@ def start_session(
             Makes the policy of the sampler.
         check:
             Refuses what its strategy cannot go on with.
-        should_wait:
-            Whether to wait for claims rather than evaluate one more point.
         lock:
             Held while the session looks and chooses.
 
@@ -129,7 +131,6 @@ def start_session(
         make_policy(history),
         baseline=OwedBaseline(space, measures=measures_baseline, max_attempts=limits.max_failures),
         seed=seed,
-        should_wait=should_wait,
     )
     return StudySession(
         study,

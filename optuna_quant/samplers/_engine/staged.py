@@ -132,7 +132,7 @@ class StagedQuantSampler(QuantSampler):
             study:
                 The study.
         """
-        with self._refreshed(study) as session:
+        with self._sessions.refreshed(study) as session:
             policy = session.policy
             return policy.races(session.history) if isinstance(policy, _StagedPolicy) else ()
 
@@ -142,9 +142,6 @@ class StagedQuantSampler(QuantSampler):
 
     def _policy(self, history: TrialHistory) -> Policy:
         return _StagedPolicy(self, history)
-
-    def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
-        return self._when_blocked == "wait" and history.others_run(claimants)
 
 
 class _StagedPolicy(Policy):
@@ -163,7 +160,7 @@ class _StagedPolicy(Policy):
         proposal = self._first_free(replay, history, claimed)
         if proposal is not None or replay.stage is None:
             return proposal
-        if self._sampler._should_wait(claimed.values(), history):
+        if self.should_wait(claimed.values(), history):
             return None
         return self._speculate(history, claimed)
 
@@ -172,6 +169,9 @@ class _StagedPolicy(Policy):
 
     def is_blocked(self, history: TrialHistory) -> bool:
         return self._current(history).scoring is not None
+
+    def should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
+        return self._sampler._when_blocked == "wait" and super().should_wait(claimants, history)
 
     def is_answer(self, history: TrialHistory, key: str) -> bool:
         return key in self._current(history).answers

@@ -13,7 +13,11 @@ from typing import TypeAlias
 import numpy as np
 
 from optuna_quant.samplers._models.loss_residuals import Residuals
-from optuna_quant.samplers._models.loss_residuals import correlations
+from optuna_quant.samplers._models.loss_residuals import correlations_of
+from optuna_quant.samplers._models.loss_residuals import positions
+from optuna_quant.samplers._models.loss_sums import LEAST_EXPONENT
+from optuna_quant.samplers._models.loss_sums import MOST_EXPONENT
+from optuna_quant.samplers._models.loss_sums import LossSums
 from optuna_quant.samplers._models.observed_loss import LossScale
 from optuna_quant.samplers._models.observed_loss import Observed
 
@@ -24,29 +28,6 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = "NDArray[np.float64]"
 
-# The prior, from fits to convolutional nets and transformers: an output error of 3% of the
-# outputs' variance costs about 1% of the metric, give or take a factor of three.
-_REFERENCE_ERROR = 0.03
-_LOSS_AT_REFERENCE = 0.01
-_SCALE_DEVIATION = 1.2
-_UNKNOWN_SCALE_DEVIATION = 3.0
-_LEARNED_SCALE_DEVIATION = 0.8
-_EXPONENT = 0.75
-_EXPONENT_DEVIATION = 0.3
-_LEAST_EXPONENT, _MOST_EXPONENT = 0.3, 2.0
-# How far the true share of an op may be from its sensitivity, as a factor's logarithm; of one of
-# its options beside the others; and where nothing scores the ops.
-_OP_DEVIATION = 0.9
-_OPTION_DEVIATION = 0.5
-# The same of all ops together that use another kind of option than their default: what clips
-# ranges is off by the same amount for all samples, and such errors add up to more than their
-# variances do.
-_KIND_DEVIATION = 1.0
-_UNSCORED_DEVIATION = 2.5
-# The same of all ops of a block, and of all that have the same place in the blocks of a family.
-_SHARED_DEVIATION = 1.5
-# Of an option whose sensitivity is a guess: it may lose next to nothing, or all there is.
-_GUESSED_DEVIATION = 3.0
 # What is larger on that scale overflows.
 _LARGEST_BENT = 300.0
 _MOST_ITERATIONS = 60
@@ -133,10 +114,10 @@ class LossModel:
     guessed: NDArray[np.bool_] | None = None
     _fit: _Fit | None = None
 
-    @property
+    @cached_property
     def weights(self) -> Floats:
         """What each op adds to the error in each option, of shape ``(ops, options)``."""
-        return self._weights(self._theta)
+        return self._sums.weights(self._theta)
 
     def drawn_weights(self, rng: np.random.Generator) -> Floats:
         """The same as :attr:`weights`, drawn from what is believed of them instead of the best.
@@ -152,12 +133,12 @@ class LossModel:
         step = rng.standard_normal(len(theta))
         if fit is not None:
             used = list(fit.observed)
-            covariance = self._off.covariance(self._weights(theta), used, fit.losses)
+            covariance = self._off.covariance(self._sums.weights(theta), used, fit.losses)
             values, vectors = np.linalg.eigh(covariance)
             noise = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(values)))
             step -= fit.scaled.T @ (fit.total_inverse @ (fit.scaled @ step + noise))
         step = np.clip(step, -_MOST_DRAWN, _MOST_DRAWN)
-        return self._weights(theta + self._prior_deviations * step)
+        return self._sums.weights(theta + self._sums.prior_deviations * step)
 
     @property
     def learned(self) -> tuple[float, float]:
@@ -171,27 +152,29 @@ class LossModel:
             observations:
                 The observations; what no op adds to has nothing to say.
         """
-        used = [o for o in observations if self._chosen(o.options).sum() > 0]
+        used = [o for o in observations if self._sums.chosen(o.options).sum() > 0]
         if not used:
             return self
-        deviations, mean = self._prior_deviations, self._prior_mean
+        deviations, mean = self._sums.prior_deviations, self._sums.prior_mean
+        options = np.array([each.options for each in used])
         bends = self._off.bends(used)
         # However much is gained, it says no more than that nothing is lost.
         losses = np.maximum([o.loss for o in used], -bends)
         bent = np.arcsinh(losses / bends)
         theta = mean.copy()
-        covariance = self._off.covariance(self._weights(theta), used, losses)
+        covariance = self._off.covariance(self._sums.weights(theta), used, losses)
         precision = _inverse(covariance)
         whitening = np.linalg.cholesky(precision).T
 
-        def objective(at: Floats) -> float:
-            off = np.arcsinh(self._losses(at, used)[0] / bends) - bent
+        def value_of(at: Floats, expected: Floats) -> float:
+            off = np.arcsinh(expected / bends) - bent
             return float(off @ precision @ off + np.square((at - mean) / deviations).sum())
 
-        value = objective(theta)
+        summed = self._sums.summed(theta, options)
+        value = value_of(theta, summed.losses)
         damping = 1e-3
+        predicted, rows = self._sums.bent(summed, options, bends)
         for _ in range(_MOST_ITERATIONS):
-            predicted, rows = self._bent(theta, used)
             step = deviations * _step(
                 whitening @ (rows * deviations),
                 whitening @ (bent - predicted),
@@ -199,11 +182,13 @@ class LossModel:
                 damping,
             )
             moved = theta + np.clip(step, -2.0, 2.0)
-            moved[1] = np.clip(moved[1], _LEAST_EXPONENT, _MOST_EXPONENT)
-            found = objective(moved)
+            moved[1] = np.clip(moved[1], LEAST_EXPONENT, MOST_EXPONENT)
+            summed = self._sums.summed(moved, options)
+            found = value_of(moved, summed.losses)
             if found <= value:
                 done = value - found < 1e-9 * (1 + value)
                 theta, value = moved, found
+                predicted, rows = self._sums.bent(summed, options, bends)
                 damping = max(damping / 4, 1e-9)
                 if done:
                     break
@@ -211,9 +196,8 @@ class LossModel:
                 damping *= 6
                 if damping > 1e9:
                     break
-        predicted, rows = self._bent(theta, used)
         scaled = rows * deviations
-        covariance = self._off.covariance(self._weights(theta), used, losses)
+        covariance = self._off.covariance(self._sums.weights(theta), used, losses)
         fit = _Fit(
             theta,
             tuple(used),
@@ -232,23 +216,26 @@ class LossModel:
             options:
                 The position of the option of each op.
         """
-        if self._chosen(options).sum() <= 0:
+        if self._sums.chosen(options).sum() <= 0:
             return Prediction(0.0, 0.0)
         spread = 0.0
         if self._fit is not None:
-            spread = float(np.median([each.spread for each in self._fit.observed]))
+            spread = self._fit.spread
         wanted = [Observed(options, 0.0, spread=spread)]
         (bend,) = self._off.bends(wanted)
-        (value,), (row,) = self._bent(self._theta, wanted)
+        chosen = options[None, :]
+        (value,), (row,) = self._sums.bent(
+            self._sums.summed(self._theta, chosen), chosen, np.array([bend])
+        )
         loss = float(bend * math.sinh(min(value, _LARGEST_BENT)))
-        scaled = row * self._prior_deviations
+        scaled = row * self._sums.prior_deviations
         (size,) = self._off.sizes(np.array([loss]), wanted)
         fit = self._fit
         if fit is None:
             variance = float(scaled @ scaled) + size**2
         else:
-            alike = correlations(self.weights, wanted, fit.observed)[0]
-            sizes = self._off.sizes(fit.losses, fit.observed)
+            known, sizes = self._known
+            alike = correlations_of(positions(self.weights, wanted), known)[0]
             # Where the nearest is further off the sum than is usual, this one may be as well.
             nearest = int(np.argmax(alike))
             unusual = min(sizes[nearest], abs(fit.residuals[nearest]))
@@ -265,113 +252,28 @@ class LossModel:
         deviation = math.sqrt(max(variance, 0.0) + least**2)
         return Prediction(loss, deviation, float(bend))
 
+    @cached_property
+    def _known(self) -> tuple[Floats, Floats]:
+        """The points that the observations are, and how far they are off the sum."""
+        fit = self._fit
+        assert fit is not None
+        return positions(self.weights, fit.observed), self._off.sizes(fit.losses, fit.observed)
+
     @property
     def _theta(self) -> Floats:
-        return self._prior_mean if self._fit is None else self._fit.theta
-
-    def _weights(self, theta: Floats) -> Floats:
-        """What each op adds in each option, of shape ``(ops, options)``."""
-        ops, options = self.sensitivities.shape
-        factors = theta[2 : 2 + ops, None] + theta[self._first_option :][: ops * options].reshape(
-            ops, options
-        )
-        if self.kinds is not None:
-            # The last one is of those that share nothing.
-            of_kinds = np.append(theta[self._first_kind : self._first_shared], 0.0)
-            factors = factors + of_kinds[self.kinds]
-        if self.shared is not None:
-            of_shared = np.append(theta[self._first_shared :], 0.0)
-            factors = factors + of_shared[self.shared].sum(axis=0)[:, None]
-        return np.asarray(self.sensitivities * np.exp(factors))
-
-    @property
-    def _first_option(self) -> int:
-        """The place of the first option's factor among the parameters."""
-        return 2 + len(self.sensitivities)
-
-    @property
-    def _first_kind(self) -> int:
-        """The place of the first kind's factor among the parameters."""
-        return self._first_option + self.sensitivities.size
+        return self._sums.prior_mean if self._fit is None else self._fit.theta
 
     @cached_property
-    def _first_shared(self) -> int:
-        """The place of the first shared factor among the parameters."""
-        return self._first_kind + (0 if self.kinds is None else int(self.kinds.max()) + 1)
+    def _sums(self) -> LossSums:
+        """The losses without what is off the sum."""
+        return LossSums(
+            self.sensitivities, self.scale, self.is_scored, self.kinds, self.shared, self.guessed
+        )
 
     @cached_property
     def _off(self) -> Residuals:
         """What losses are off the sum."""
         return Residuals(self.scale, self.is_scored)
-
-    @cached_property
-    def _parameters(self) -> int:
-        return self._first_shared + (0 if self.shared is None else int(self.shared.max()) + 1)
-
-    @cached_property
-    def _prior_mean(self) -> Floats:
-        mean = np.zeros(self._parameters)
-        at_reference = self.scale.tolerance
-        if self.scale.size > 0:
-            at_reference = _LOSS_AT_REFERENCE * self.scale.size
-        mean[0], mean[1] = self.scale.learned or (math.log(at_reference), _EXPONENT)
-        return mean
-
-    @cached_property
-    def _prior_deviations(self) -> Floats:
-        found = np.full(self._parameters, _OPTION_DEVIATION)
-        found[0] = _SCALE_DEVIATION if self.scale.size > 0 else _UNKNOWN_SCALE_DEVIATION
-        if self.scale.learned is not None:
-            found[0] = _LEARNED_SCALE_DEVIATION
-        found[1] = _EXPONENT_DEVIATION
-        of_ops = slice(2, self._first_option)
-        found[of_ops] = _OP_DEVIATION if self.is_scored else _UNSCORED_DEVIATION
-        found[self._first_kind : self._first_shared] = _KIND_DEVIATION
-        found[self._first_shared :] = _SHARED_DEVIATION
-        if self.guessed is not None:
-            found[self._first_option : self._first_kind][self.guessed.ravel()] = _GUESSED_DEVIATION
-        return found
-
-    def _bent(self, theta: Floats, observed: Sequence[Observed]) -> tuple[Floats, Floats]:
-        """The loss of each on the scale that bends, and its derivatives, a row each."""
-        losses, rows = self._losses(theta, observed)
-        bends = self._off.bends(observed)
-        return np.arcsinh(losses / bends), rows / np.hypot(losses, bends)[:, None]
-
-    def _chosen(self, options: NDArray[np.int64]) -> Floats:
-        return np.asarray(self.sensitivities[np.arange(len(options)), options])
-
-    def _losses(self, theta: Floats, observed: Sequence[Observed]) -> tuple[Floats, Floats]:
-        """The loss of each, and its derivatives by the parameters, a row each."""
-        ops, count = self.sensitivities.shape
-        offset, exponent = float(theta[0]), float(theta[1])
-        weights = self._weights(theta)
-        losses = np.zeros(len(observed))
-        rows = np.zeros((len(observed), len(theta)))
-        places = np.arange(ops)
-        for k, each in enumerate(observed):
-            shares = weights[places, each.options]
-            total = float(shares.sum())
-            log_ratio = math.log(total / _REFERENCE_ERROR)
-            straight = math.exp(min(offset + exponent * log_ratio, 300.0))
-            most = self.scale.most
-            slope = straight
-            losses[k] = straight
-            if math.isfinite(most):
-                losses[k] = -most * math.expm1(-straight / most)
-                slope = straight * math.exp(-straight / most)
-            rows[k, 0] = slope
-            rows[k, 1] = slope * log_ratio
-            by_op = slope * exponent * shares / total
-            rows[k, 2 : self._first_option] = by_op
-            rows[k, self._first_option + places * count + each.options] = by_op
-            if self.kinds is not None:
-                kinds = self.kinds[places, each.options]
-                np.add.at(rows[k], self._first_kind + kinds[kinds >= 0], by_op[kinds >= 0])
-            for group in () if self.shared is None else self.shared:
-                inside = group >= 0
-                np.add.at(rows[k], self._first_shared + group[inside], by_op[inside])
-        return losses, rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,6 +304,11 @@ class _Fit:
     scaled: Floats
     residual_inverse: Floats
     total_inverse: Floats
+
+    @cached_property
+    def spread(self) -> float:
+        """How far the losses are off those of all possible samples, for one in the middle."""
+        return float(np.median([each.spread for each in self.observed]))
 
 
 def _inverse(matrix: Floats) -> Floats:

@@ -95,14 +95,28 @@ def correlations(weights: Floats, left: Sequence[Observed], right: Sequence[Obse
         right:
             Others, or the same.
     """
-    ops = np.arange(len(weights))
+    return correlations_of(positions(weights, left), positions(weights, right))
 
-    def place(each: Observed) -> Floats:
-        found = np.zeros(weights.shape)
-        found[ops, each.options] = weights[ops, each.options]
-        return np.asarray(found.ravel() / max(found.sum(), 1e-300))
 
-    one, other = (np.array([place(each) for each in side]) for side in (left, right))
+def positions(weights: Floats, observed: Sequence[Observed]) -> Floats:
+    """The points that configurations are, a row each.
+
+    Args:
+        weights:
+            What each op adds to the error in each option, of shape ``(ops, options)``.
+        observed:
+            The configurations.
+    """
+    ops, count = weights.shape
+    found = np.zeros((len(observed), weights.size))
+    if len(observed):
+        places = np.array([each.options for each in observed]) + np.arange(ops) * count
+        found[np.arange(len(observed))[:, None], places] = weights.take(places)
+    return np.asarray(found / np.maximum(found.sum(axis=1), 1e-300)[:, None])
+
+
+def correlations_of(one: Floats, other: Floats) -> Floats:
+    """What :func:`correlations` gives, of points instead of configurations."""
     differ = np.sqrt(
         np.maximum(
             np.square(one).sum(axis=1)[:, None]

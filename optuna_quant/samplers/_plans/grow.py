@@ -33,6 +33,15 @@ def apply(config: QuantConfig, changes: Sequence[Change]) -> QuantConfig:
     return config.with_ops({op: option for tunable, option in changes for op in tunable.ops})
 
 
+def not_applied(config: QuantConfig, changes: Sequence[Change]) -> list[Change]:
+    """The changes that ``config`` lacks."""
+    return [
+        (tunable, option)
+        for tunable, option in changes
+        if any(config.ops[op] != option for op in tunable.ops)
+    ]
+
+
 def grow(stage: str, config: QuantConfig, changes: Sequence[Change]) -> Growth:
     """Apply as many of the changes as the criterion allows.
 
@@ -113,9 +122,5 @@ def grow_to_the_end(stage: str, config: QuantConfig, changes: Sequence[Change]) 
         config = yield from grow(stage, config, fitting)
         if sees_samples:
             break
-        left = [
-            (tunable, option)
-            for tunable, option in left
-            if any(config.ops[op] != option for op in tunable.ops)
-        ]
+        left = not_applied(config, left)
     return config

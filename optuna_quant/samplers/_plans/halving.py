@@ -244,12 +244,3 @@ def least_sensitive_first(
 def without(config: QuantConfig, changes: Sequence[Change]) -> QuantConfig:
     """``config`` with the ops of the changes in FP32."""
     return config.with_fallback(*(op for tunable, _ in changes for op in tunable.ops))
-
-
-def left(config: QuantConfig, changes: Sequence[Change]) -> list[Change]:
-    """The changes that have not been applied."""
-    return [
-        (tunable, option)
-        for tunable, option in changes
-        if any(config.ops[op] != option for op in tunable.ops)
-    ]

@@ -10,11 +10,11 @@ from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.samplers._models.option_scores import score_options
 from optuna_quant.study.names import model_of
+from optuna_quant.tuning.model_parts import backend_of
+from optuna_quant.tuning.model_parts import calibration_data_of
+from optuna_quant.tuning.model_parts import inputs_of
+from optuna_quant.tuning.model_parts import space_of
 from optuna_quant.tuning.options.model_options import collect_model
-from optuna_quant.tuning.prepare import backend_of
-from optuna_quant.tuning.prepare import calibration_data_of
-from optuna_quant.tuning.prepare import inputs_of
-from optuna_quant.tuning.prepare import space_of
 from optuna_quant.tuning.sensitivities.output import check_table_output
 from optuna_quant.tuning.sensitivities.table import OptionSensitivity
 from optuna_quant.tuning.sensitivities.table import SensitivityTable

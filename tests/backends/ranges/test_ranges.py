@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import time
 
 from effort import examples
@@ -137,13 +136,12 @@ def brute_force_kl(histogram: Histogram, levels: int) -> list[float]:
     for stop in range(levels, counts.size + 1):
         reference = counts[:stop].copy()
         reference[-1] += counts[stop:].sum()
-        bounds = np.rint(np.arange(levels + 1) * stop / levels).astype(int)
-        candidate = np.zeros(stop)
-        for start, end in itertools.pairwise(bounds):
-            filled = reference[start:end] > 0
-            mass = counts[start:end].sum()
-            if filled.any():
-                candidate[start:end][filled] = max(mass, 1.0) / filled.sum()
+        bounds = np.unique(np.rint(np.arange(levels + 1) * stop / levels).astype(int))
+        # Each part's mass is spread over those of its bins that are filled.
+        filled = np.add.reduceat(reference > 0, bounds[:-1], dtype=float)
+        mass = np.maximum(np.add.reduceat(counts[:stop], bounds[:-1]), 1.0)
+        spread = np.repeat(mass / np.maximum(filled, 1.0), np.diff(bounds))
+        candidate = np.where(reference > 0, spread, 0.0)
         p, q = reference / reference.sum(), candidate / candidate.sum()
         inside = p > 0
         result.append(float((p[inside] * np.log(p[inside] / q[inside])).sum()))

@@ -12,6 +12,8 @@ import pytest
 from optuna_quant import tune
 from optuna_quant._common.option import options_of
 from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.metrics.margins import probability_margin
+from optuna_quant.evaluation.metrics.margins import topk_margin
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.named import metrics
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
@@ -19,10 +21,8 @@ from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 from optuna_quant.evaluation.metrics.sample_metrics import exact_match
 from optuna_quant.evaluation.metrics.sample_metrics import iou
-from optuna_quant.evaluation.metrics.sample_metrics import probability_margin
 from optuna_quant.evaluation.metrics.sample_metrics import top5
 from optuna_quant.evaluation.metrics.sample_metrics import topk
-from optuna_quant.evaluation.metrics.sample_metrics import topk_margin
 from optuna_quant.tuning.options.request import TuneOptions
 
 

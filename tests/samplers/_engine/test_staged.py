@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-import dataclasses
 import pickle
 import random
 import threading
 import time
 
+from four_ops import create
+from four_ops import finish
+from four_ops import metric
 import optuna
 from optuna.trial import TrialState
 import pytest
@@ -18,44 +20,20 @@ from spaces import keys
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant import _optuna
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import Plan
-from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import RandomQuantSampler
 from optuna_quant.samplers import Stage
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.storages.trial_starts import STARTED_BY
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.trial_view import TrialView
-from optuna_quant.workers import identity
-
-
-LOSSES = {"op0": 0.2, "op1": 0.05, "op2": 0.4, "op3": 0.1}
-
-
-def metric(config: QuantConfig) -> float:
-    return 1.0 - sum(LOSSES[op] for op in config.quantized_ops)
-
-
-def create(sampler: QuantSampler, **kwargs: object) -> optuna.Study:
-    return optuna.create_study(direction="maximize", sampler=sampler, **kwargs)
-
-
-def finish(study: optuna.Study, space: TuningSpace, most: int = 100) -> None:
-    """Run the study until its sampler has nothing left."""
-    for _ in range(most):
-        if study.sampler.is_exhausted(study):
-            return
-        study.optimize(objective_of(space, metric), n_trials=1)
-    raise AssertionError("The strategy did not end.")
 
 
 def test_a_plan_that_yields_something_else_is_told_what_to_write(space: TuningSpace) -> None:
@@ -295,28 +273,6 @@ def prune(space: TuningSpace, trial: optuna.Trial) -> float:
     raise optuna.TrialPruned
 
 
-def test_retried_trials_do_not_inherit_the_claim(space: TuningSpace) -> None:
-    study = create(BasicQuantSampler(space))
-    study.optimize(objective_of(space, metric), n_trials=2)
-    dead = study.ask()
-    config = space.suggest(dead)
-    study.tell(dead, state=TrialState.FAIL)
-    failed = study.trials[dead.number]
-    study.add_trial(
-        optuna.create_trial(
-            state=TrialState.WAITING,
-            params=failed.params,
-            distributions=failed.distributions,
-            system_attrs={"failed_trial": dead.number, **failed.system_attrs},
-        )
-    )
-    finish(study, space)
-    retried = study.trials[3]
-    assert space.config_from_params(retried.params) == config
-    assert TrialView(retried).claim.number == 3
-    assert Counter(keys(study, space))[config.key] == 2
-
-
 def test_ask_and_tell_in_any_order() -> None:
     space = make_space(7)  # Large enough not to be used up.
     losses = {f"op{i}": (i * 3) % 7 / 10 for i in range(7)}
@@ -339,20 +295,6 @@ def test_ask_and_tell_in_any_order() -> None:
         study.tell(trial, metric(config))
     assert set(reference) <= set(keys(study, space))
     assert len(set(keys(study, space))) == len(study.trials)
-
-
-def test_a_running_claim_is_not_taken_again(space: TuningSpace) -> None:
-    study = create(ExhaustiveQuantSampler(space, fallback=True))
-    asked = [space.suggest(study.ask()) for _ in range(space.size)]
-    assert len({config.key for config in asked}) == space.size
-
-
-def test_told_as_failed_a_claim_goes_back(space: TuningSpace) -> None:
-    study = create(ExhaustiveQuantSampler(space, fallback=True))
-    trials = [study.ask() for _ in range(3)]
-    configs = [space.suggest(trial) for trial in trials]
-    study.tell(trials[1], state=TrialState.FAIL)
-    assert space.suggest(study.ask()) == configs[1]
 
 
 def test_two_asks_without_telling_speculate(space: TuningSpace) -> None:
@@ -416,150 +358,6 @@ def test_telling_before_the_baseline_does_not_wait_for_it(space: TuningSpace) ->
     assert record.ACCURACY in study.trials[2].constraints
 
 
-def test_silent_lower_trials_are_waited_for_once(space: TuningSpace) -> None:
-    """A running trial that never claims anything (another sampler's) costs one grace period."""
-    study = create(BasicQuantSampler(space, grace_period=0.2))
-    study.sampler, mine = optuna.samplers.RandomSampler(seed=0), study.sampler
-    study.ask()
-    study.sampler = mine
-    started = time.monotonic()
-    study.optimize(objective_of(space, metric), n_trials=1)
-    assert time.monotonic() - started >= 0.2
-    started = time.monotonic()
-    study.optimize(objective_of(space, metric), n_trials=3)
-    assert time.monotonic() - started < 0.2
-
-
-def silent_trial(study: optuna.Study) -> None:
-    """A trial that is running and never says whose it is."""
-    study.sampler, mine = optuna.samplers.RandomSampler(seed=0), study.sampler
-    study.ask()
-    study.sampler = mine
-
-
-def test_two_asks_of_a_space_that_is_used_up_beside_a_silent_trial() -> None:
-    space = make_space(2)
-    study = create(RandomQuantSampler(space, fallback=True, grace_period=0.1))
-    silent_trial(study)
-    while not study.sampler.is_exhausted(study):
-        study.optimize(lambda trial: len(space.suggest(trial).fallback_ops), n_trials=1)
-    assert space.suggest(study.ask()) == space.suggest(study.ask()) == space.default()
-
-
-def test_the_same_enqueued_twice_beside_a_silent_trial(space: TuningSpace) -> None:
-    study = create(BasicQuantSampler(space, grace_period=0.1))
-    silent_trial(study)
-    for _ in range(2):
-        study.enqueue_trial(space.params_of(space.fp32()), skip_if_exists=False)
-    assert space.suggest(study.ask()) == space.suggest(study.ask()) == space.fp32()
-
-
-def fake_worker(study: optuna.Study, trial: optuna.Trial, worker: str) -> None:
-    """Let a running trial seem to be another worker's."""
-    claim = TrialView(study.trials[trial.number]).claim
-    frozen = study.trials[trial.number]
-    mark = {"number": trial.number, "worker": worker}
-    _optuna.set_trial_system_attr(study, frozen, record.WORKER, mark)
-    changed = dataclasses.replace(claim, worker=worker)
-    _optuna.set_trial_system_attr(study, frozen, record.CLAIM, changed.to_attr())
-
-
-def test_claims_from_before_a_reboot_are_taken_back(
-    space: TuningSpace, reference: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(identity, "_host", lambda: "here machine boot2 ns")
-    study = create(BasicQuantSampler(space))
-    study.optimize(objective_of(space, metric), n_trials=1)
-    fake_worker(study, study.ask(), "here machine boot1 ns|1|77|5")
-    study.sampler = BasicQuantSampler(space)
-    finish(study, space)
-    assert study.trials[1].state == TrialState.FAIL
-    assert keys(study, space) == reference
-
-
-def test_claims_of_workers_elsewhere_are_respected_for_a_time(
-    space: TuningSpace, reference: list[str]
-) -> None:
-    study = create(BasicQuantSampler(space))
-    study.optimize(objective_of(space, metric), n_trials=1)
-    fake_worker(study, study.ask(), "elsewhere machine boot ns|1|77|5")
-    study.sampler = BasicQuantSampler(space, claim_timeout=0.5)
-    study.optimize(objective_of(space, metric), n_trials=1)
-    assert study.trials[1].state == TrialState.RUNNING  # It may live.
-    for _ in range(3):
-        time.sleep(0.2)
-        study.sampler.is_exhausted(study)
-        study.optimize(objective_of(space, metric), n_trials=1)
-    assert study.trials[1].state == TrialState.FAIL
-    finish(study, space)
-    # Until then, what would follow was guessed.
-    assert set(reference) <= set(keys(study, space))
-    assert len(set(keys(study, space))) == len(keys(study, space))
-
-
-def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_reaped(
-    space: TuningSpace,
-) -> None:
-    study = create(BasicQuantSampler(space))
-    silent_trial(study)
-    worker = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, worker)
-    started = time.monotonic()
-    study.optimize(objective_of(space, metric), n_trials=1)
-    assert time.monotonic() - started < 4  # The grace period is 5 s.
-    assert study.trials[0].state == TrialState.FAIL
-
-
-def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: TuningSpace) -> None:
-    study = create(BasicQuantSampler(space, grace_period=0.1))
-    silent_trial(study)
-    worker = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, worker)
-    _optuna.set_trial_system_attr(study, study.trials[0], "failed_trial", 7)
-    study.optimize(objective_of(space, metric), n_trials=1)
-    assert study.trials[0].state == TrialState.RUNNING
-
-
-class Stumbling(StagedQuantSampler):
-    """Its first ask of a plan fails, or is interrupted."""
-
-    error: BaseException | None = None
-
-    def plan(self, space: TuningSpace) -> Plan:
-        error, self.error = self.error, None
-        if error is not None:
-            raise error
-        yield Stage("default", [space.default()])
-
-
-@pytest.mark.parametrize("error", [RuntimeError("no luck"), KeyboardInterrupt()])
-def test_ask_that_fails_leaves_nothing_that_others_would_wait_for(
-    error: BaseException, space: TuningSpace
-) -> None:
-    sampler = Stumbling(space, baseline=False)
-    study = create(sampler)
-    sampler.error = error
-    with pytest.raises(type(error)):
-        study.ask()
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
-    sampler._sessions.clear()
-    started = time.monotonic()
-    finish(study, space)
-    assert time.monotonic() - started < 4
-    assert keys(study, space)[-1] == space.default().key
-
-
-def test_refused_worker_leaves_nothing_that_others_would_wait_for(space: TuningSpace) -> None:
-    study = create(BasicQuantSampler(space))
-    study.optimize(objective_of(space, metric), n_trials=1)
-    study.sampler, mine = BasicQuantSampler(make_space(5)), study.sampler
-    with pytest.raises(ValueError, match="another tuning space"):
-        study.ask()
-    study.sampler = mine
-    assert study.trials[-1].state == TrialState.FAIL
-    finish(study, space)
-
-
 def test_an_interrupted_trial_is_no_failure(space: TuningSpace, reference: list[str]) -> None:
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
@@ -575,19 +373,6 @@ def test_an_interrupted_trial_is_no_failure(space: TuningSpace, reference: list[
     finish(study, space)
     complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
     assert [space.key_from_params(trial.params) for trial in complete] == reference
-
-
-def test_running_trials_of_other_samplers_count_as_claims(space: TuningSpace) -> None:
-    study = create(BasicQuantSampler(space, baseline=False))
-    study.sampler, mine = (
-        optuna.samplers.PartialFixedSampler(
-            space.params_of(space.default()), optuna.samplers.RandomSampler()
-        ),
-        study.sampler,
-    )
-    assert space.suggest(study.ask()) == space.default()
-    study.sampler = mine
-    assert space.suggest(study.ask()) != space.default()
 
 
 def test_mixes_with_other_hyperparameters(space: TuningSpace) -> None:

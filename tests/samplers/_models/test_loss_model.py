@@ -251,7 +251,7 @@ def test_a_loss_that_was_taken_to_be_a_tenth_is_learned_from():
     assert model.predict(chosen).loss < lost / 10
     fitted = model.fitted([Observed(chosen, lost)])
     # The sum itself, and not only what is off it.
-    (expected,), _ = fitted._losses(fitted._theta, [Observed(chosen, lost)])
+    (expected,) = fitted._sums.summed(fitted._theta, chosen[None, :]).losses
     assert expected > lost / 10
 
 
@@ -311,27 +311,6 @@ def test_the_same_observations_give_the_same_model():
     # A fit starts from the prior, not from another fit.
     again = one.fitted(seen[:3]).fitted(seen).predict(chosen)
     assert (again.loss, again.deviation) == (first.loss, first.deviation)
-
-
-@pytest.mark.parametrize("most", [0.9, math.inf])
-def test_derivatives_are_those_of_finite_differences(most):
-    rng = np.random.default_rng(4)
-    kinds = np.tile([-1, 0, -1], (5, 1))
-    shared = np.array([[0, 0, 1, 1, -1], [2, -1, 2, -1, -1]])
-    model = LossModel(
-        rng.random((5, 3)) * [0.01, 0.02, 0.0],
-        LossScale(0.01, 0.9, most),
-        kinds=kinds,
-        shared=shared,
-    )
-    observed = [Observed(rng.integers(0, 2, 5), 0.0), Observed(np.array([0, 2, 1, 2, 0]), 0.0)]
-    theta = model._prior_mean + 0.3 * rng.standard_normal(len(model._prior_mean))
-    _, rows = model._losses(theta, observed)
-    step = 1e-6
-    for i in range(len(theta)):
-        moved = np.eye(len(theta))[i] * step
-        above, below = (model._losses(theta + d, observed)[0] for d in (moved, -moved))
-        assert rows[:, i] == pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-9)
 
 
 # Whatever it is given.

@@ -26,7 +26,7 @@ from optuna_quant.backends.onnxruntime.calibration.statistics_keys import statis
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.content import external_tensors
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.backends.onnxruntime.model.session_run import run_session
 from optuna_quant.backends.onnxruntime.model.tapped_session import tapped_session
 from optuna_quant.backends.ranges.extremes import SampleExtremes

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.model.graph import Graph
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
 
 

@@ -18,7 +18,7 @@ from optuna_quant.backends.onnxruntime.model.model import SourceModel
 from optuna_quant.backends.onnxruntime.model.model import external_location
 from optuna_quant.backends.onnxruntime.model.model import external_tensors
 from optuna_quant.backends.onnxruntime.model.model import load_model
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.backends.onnxruntime.model.session_model import SessionModel
 from optuna_quant.costs.comparison import RANDOM_INPUTS
 from optuna_quant.costs.model_pair import FeedOf
@@ -72,10 +72,7 @@ class ModelPair:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        maker = SessionMaker(providers or ("CPUExecutionProvider",), options)
+        maker = _maker(threads, providers)
         sessions, sizes, protos = [], [], []
         for path in (first, second):
             source = load_model(os.fspath(path))
@@ -170,11 +167,14 @@ def load_session(
         ValueError:
             If it is no model that loads.
     """
+    return _session(_maker(threads), load_model(os.fspath(path)), path)
+
+
+def _maker(threads: int | None, providers: Sequence[str] | None = None) -> SessionMaker:
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
-    maker = SessionMaker(("CPUExecutionProvider",), options)
-    return _session(maker, load_model(os.fspath(path)), path)
+    return SessionMaker(providers or ("CPUExecutionProvider",), options)
 
 
 def _session(

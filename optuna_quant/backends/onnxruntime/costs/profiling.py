@@ -16,7 +16,7 @@ import onnx
 
 from optuna_quant.backends.onnxruntime.executed.optimized import changed_options
 from optuna_quant.backends.onnxruntime.executed.optimized import weights_aside
-from optuna_quant.backends.onnxruntime.model.quantized_model import load_errors
+from optuna_quant.backends.onnxruntime.model.session_maker import load_errors
 from optuna_quant.costs.timing import quickest
 
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from optuna_quant.backends.calibration.feeds import Feed
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 
 
 _NODE_SUFFIX = "_kernel_time"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.space.config import QuantConfig
 
 

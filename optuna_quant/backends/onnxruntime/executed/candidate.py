@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
 from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
-from optuna_quant.backends.onnxruntime.model.quantized_model import load_errors
+from optuna_quant.backends.onnxruntime.model.session_maker import load_errors
 
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.space.config import QuantConfig
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 
 
 class FP32Model:

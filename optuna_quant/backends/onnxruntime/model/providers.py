@@ -8,7 +8,7 @@ import onnxruntime
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
+    from optuna_quant.backends.onnxruntime.model.session_maker import Providers
 
 
 def checked_providers(providers: Providers | None) -> Providers:

@@ -18,7 +18,7 @@ from optuna_quant.backends.onnxruntime.model.content import serialized
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 
 
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile

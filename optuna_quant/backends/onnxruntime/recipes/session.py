@@ -14,7 +14,7 @@ from optuna_quant.backends.onnxruntime.recipes.recipe import SessionRecipe
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
 
 

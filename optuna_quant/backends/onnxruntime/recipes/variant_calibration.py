@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant._common.sealed_bytes import array_bytes
+from optuna_quant._common.sealed_bytes import seal
+from optuna_quant._common.sealed_bytes import unseal
 from optuna_quant.backends.onnxruntime.recipes.variants import variant_key
 
 
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import QuantConfig
 
 
-_MAGIC = b"optuna_quant variant 1\n"
-_DIGEST_BYTES = 32
+_MARK = b"optuna_quant variant 1\n"
 
 
 class VariantCalibration:
@@ -88,19 +90,11 @@ def _packed(key: str, decisions: Decisions, ranges: bytes) -> bytes:
     }
     for i, each in enumerate(decisions):
         arrays |= {f"{i}:{j}": array for j, array in enumerate(each)}
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    content = file.getvalue()
-    return _MAGIC + hashlib.sha256(content).digest() + content
+    return seal(_MARK, array_bytes(arrays))
 
 
 def _unpacked(data: bytes, key: str) -> tuple[Decisions, bytes]:
-    start = len(_MAGIC) + _DIGEST_BYTES
-    content = data[start:]
-    if not data.startswith(_MAGIC):
-        raise ValueError("These are not a variant's statistics of this version of optuna_quant.")
-    if hashlib.sha256(content).digest() != data[len(_MAGIC) : start]:
-        raise ValueError("The calibration statistics are damaged.")
+    content = unseal(_MARK, data, what="calibration statistics of a variant")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         if file["key"].tobytes().decode() != key:
             raise ValueError("These are the statistics of another model, data or recipes.")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.calibration.samples import Samples
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf

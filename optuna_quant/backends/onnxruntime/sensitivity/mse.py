@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
     from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import QuantizedCopies
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 

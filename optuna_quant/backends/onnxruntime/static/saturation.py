@@ -11,7 +11,7 @@ from onnx import helper
 from onnx import numpy_helper
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 
 
 if TYPE_CHECKING:

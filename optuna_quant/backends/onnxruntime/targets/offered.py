@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Sequence
 
+    from optuna_quant.backends.onnxruntime.model.op_tables import StaticRule
     from optuna_quant.backends.onnxruntime.targets.profile import IntegerForm
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
 
@@ -33,28 +36,65 @@ def ops_of_target(ops: Iterable[StaticOp], profile: TargetProfile) -> Iterator[S
         profile:
             The target.
     """
+    # Ops of one kind share their options, which a large model has thousands of.
+    known: dict[_Kind, _Offer | None] = {}
     for op in ops:
-        rule = op.rule
-        if rule.layer and not profile.is_cpu:
+        kind = _Kind(
+            op.op_type,
+            bool(op.activations),
+            op.weight.configs if op.weight is not None else None,
+            op.weight is not None and op.weight.axis is not None,
+        )
+        if kind not in known:
+            known[kind] = _offer(op, profile)
+        offer = known[kind]
+        if offer is None:
             continue
-        forms = profile.forms_of(op.op_type)
-        usual = [form for form in forms if not form.on_request]
-        offered = tuple(_options(op, usual, profile, rule.algorithms))
-        asked = tuple(_on_request(op, forms, profile))
-        if not offered and not asked:
-            continue
-        default = rule.default
-        if profile.default_op_types:
-            default = op.op_type in profile.default_op_types
-        own = replace(rule, default=default and bool(offered))
         if not profile.is_cpu:
-            writes = rule.owns_output
-            if profile.integer_outputs is not None:
-                writes = profile.integer_outputs and op.op_type not in _NO_FLOAT_OUTPUT
-            own = replace(own, owns_output=writes or not op.activations, kernel=())
             # What the CPU provider would fuse does not matter.
             op = replace(op, matmul_add=None)
-        yield replace(op, own_rule=own, offered=offered, asked=asked)
+        yield replace(op, own_rule=offer.rule, offered=offer.options, asked=offer.asked)
+
+
+class _Kind(NamedTuple):
+    """All of an op that its options depend on."""
+
+    op_type: str
+    reads_activations: bool
+    weights: tuple[TensorConfig, ...] | None
+    has_channels: bool
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What a target does with ops of one kind."""
+
+    rule: StaticRule
+    options: tuple[OpConfig, ...]
+    asked: tuple[OnRequest, ...]
+
+
+def _offer(op: StaticOp, profile: TargetProfile) -> _Offer | None:
+    """What a target does with an op; None for nothing."""
+    rule = op.rule
+    if rule.layer and not profile.is_cpu:
+        return None
+    forms = profile.forms_of(op.op_type)
+    usual = [form for form in forms if not form.on_request]
+    offered = tuple(_options(op, usual, profile, rule.algorithms))
+    asked = tuple(_on_request(op, forms, profile))
+    if not offered and not asked:
+        return None
+    default = rule.default
+    if profile.default_op_types:
+        default = op.op_type in profile.default_op_types
+    own = replace(rule, default=default and bool(offered))
+    if not profile.is_cpu:
+        writes = rule.owns_output
+        if profile.integer_outputs is not None:
+            writes = profile.integer_outputs and op.op_type not in _NO_FLOAT_OUTPUT
+        own = replace(own, owns_output=writes or not op.activations, kernel=())
+    return _Offer(own, offered, asked)
 
 
 def write_options(profile: TargetProfile) -> WriteOptions:

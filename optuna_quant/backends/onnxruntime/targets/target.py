@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
-    from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
+    from optuna_quant.backends.onnxruntime.model.session_maker import Providers
     from optuna_quant.backends.onnxruntime.targets.profile import IntegerForm
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant._common.extras import install_hint
 from optuna_quant.backends.onnxruntime.model.model import load_model
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 
 
 if TYPE_CHECKING:

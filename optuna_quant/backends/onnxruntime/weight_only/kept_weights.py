@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-import uuid
 
+from optuna_quant._common.atomic_files import aside
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.onnxruntime.weight_only.weight_bytes import pack_weight
 from optuna_quant.backends.onnxruntime.weight_only.weight_bytes import unpack_weight
@@ -87,13 +86,10 @@ def _load(path: Path) -> PackedWeight | None:
 
 def _store(path: Path, weight: PackedWeight) -> None:
     """Keep a weight. A failure to write is only a warning."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("xb") as file:
+        with aside(path) as file:
             file.write(pack_weight(weight))
-        os.replace(aside, path)
+            file.move_to(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         warn_user(f"A quantized weight cannot be stored in {path}: {error}")

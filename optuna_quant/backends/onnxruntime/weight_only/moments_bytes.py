@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import hashlib
 import io
 import json
 from typing import TYPE_CHECKING
@@ -11,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant._common.sealed_bytes import array_bytes
+from optuna_quant._common.sealed_bytes import seal
+from optuna_quant._common.sealed_bytes import unseal
 from optuna_quant.backends.weight_algorithms.moments import InputMoments
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MAGIC = b"optuna_quant moments 1\n"
-_DIGEST_BYTES = 32
+
+_MARK = b"optuna_quant moments 1\n"
 
 
 def pack_moments(
@@ -38,10 +40,7 @@ def pack_moments(
     arrays: dict[str, NDArray[Any]] = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
     for number, each in enumerate(moments.values()):
         arrays.update((f"{number}:{name}", a) for name, a in each.to_arrays().items())
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    content = file.getvalue()
-    return _MAGIC + hashlib.sha256(content).digest() + content
+    return seal(_MARK, array_bytes(arrays))
 
 
 def unpack_moments(
@@ -53,12 +52,7 @@ def unpack_moments(
         ValueError:
             If these are no such bytes, they are damaged, or have another key.
     """
-    start = len(_MAGIC) + _DIGEST_BYTES
-    content = data[start:]
-    if not data.startswith(_MAGIC):
-        raise ValueError("These are not moments of inputs of this version of optuna_quant.")
-    if hashlib.sha256(content).digest() != data[len(_MAGIC) : start]:
-        raise ValueError("The moments of inputs are damaged.")
+    content = unseal(_MARK, data, what="moments of inputs")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         head = json.loads(file["head"].tobytes())
         if head["key"] != key:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant._common.sealed_bytes import array_bytes
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
 
 
@@ -21,9 +22,7 @@ def pack_weight(weight: PackedWeight) -> bytes:
         "bits": weight.bits,
         "block_size": weight.block_size,
     }
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
+    return array_bytes(arrays)
 
 
 def unpack_weight(data: bytes) -> PackedWeight:

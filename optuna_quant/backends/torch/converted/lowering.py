@@ -45,19 +45,15 @@ class LoweredProgram:
             Takes the inputs in their order and gives the outputs as a tuple.
         ops:
             What became of the ops, in their order.
-        lowered:
-            Whether it has integer kernels where there are some; else it computes in floats what
-            integers would give.
     """
 
     graph: GraphModule
     ops: tuple[WrittenOp, ...]
-    lowered: bool
 
 
 def run_as_it_is(program: ExportedProgram, ops: Sequence[WrittenOp]) -> LoweredProgram:
     """A program in its reference form, which computes in floats."""
-    return LoweredProgram(_module(program), tuple(ops), lowered=False)
+    return LoweredProgram(_module(program), tuple(ops))
 
 
 def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> LoweredProgram:
@@ -75,7 +71,7 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
     has_passes = passes_for(ops)
     graph = packed_program(program, ops)
     if not has_passes:
-        return LoweredProgram(graph, tuple(ops), lowered=False)
+        return LoweredProgram(graph, tuple(ops))
     # Decomposed operators are what the passes look for.
     with torch.no_grad(), quiet_torchao(), without_idle_output():
         graph = _module(_decomposed(export_graph(graph, program)))
@@ -87,7 +83,7 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
         _put_in_kernels(graph)
         move_integers(graph)
     _drop_unread(graph)
-    return LoweredProgram(graph, tuple(ops), lowered=True)
+    return LoweredProgram(graph, tuple(ops))
 
 
 def passes_for(ops: Sequence[WrittenOp]) -> bool:

@@ -29,7 +29,7 @@ from optuna_quant.backends.onnxruntime.costs.profiling import read_profile
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.normalize import normalize
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 

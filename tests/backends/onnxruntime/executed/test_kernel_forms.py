@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -26,7 +29,7 @@ Form = Callable[[Maker, str], str]
 SHAPE = (4, 4, 6, 7)
 LOW, HIGH = -1.0, 3.0
 RNG_SEED = 7
-MANY = 50
+POOL_OPSETS = (17, 19, 22)
 
 # Steps of the output's and of the input's grid that a result may be off. A sum or a product has
 # two inputs; the weights of a convolution add what their own grid loses.
@@ -47,7 +50,7 @@ def plain(op_type: str, **attributes: Any) -> Form:
     return lambda m, x: m.node(op_type, [x], **attributes)
 
 
-def pools(op_type: str, opsets: tuple[int, ...]) -> Iterator[tuple[str, int, Form]]:
+def pools(op_type: str, opsets: Sequence[int]) -> Iterator[tuple[str, int, Form]]:
     windows = [{"kernel_shape": k, "strides": s} for k, s in (((3, 3), (2, 2)), ((2, 3), (2, 1)))]
     edges: list[dict[str, Any]] = [{"pads": p} for p in ([0] * 4, [1] * 4, [0, 1, 1, 0])]
     edges += [{"auto_pad": mode} for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")]
@@ -136,7 +139,7 @@ def elementwise() -> Iterator[tuple[str, int, Form]]:
         return m.node("Where", [keep, other, x] if swapped else [keep, x, other])
 
     for shape, swapped in product(((), (1,), (4, 1, 1), (1, *SHAPE[1:])), (False, True)):
-        yield f"Where {shape}", 17, lambda m, x, s=shape, w=swapped: where(m, x, s, w)
+        yield f"Where {shape} {swapped}", 17, lambda m, x, s=shape, w=swapped: where(m, x, s, w)
 
 
 def moving() -> Iterator[tuple[str, int, Form]]:
@@ -205,7 +208,7 @@ def moving() -> Iterator[tuple[str, int, Form]]:
 
         def split(m: Maker, x: str, opset: int = opset, sizes: Any = sizes) -> str:
             count = 2 if sizes is None else len(sizes)
-            outputs = [f"part{i}" for i in range(count)]
+            outputs = [f"part{len(m.nodes)}_{i}" for i in range(count)]
             inputs, keywords = [x], {"axis": 2 if sizes is None else -1}
             if sizes is not None and opset < 13:
                 keywords["split"] = sizes
@@ -269,109 +272,118 @@ def moving() -> Iterator[tuple[str, int, Form]]:
         )
 
 
-FORMS = [
-    *pools("AveragePool", (17, 19, 22)),
-    *pools("MaxPool", (12, 22)),
-    *convolutions(),
-    *elementwise(),
-    *moving(),
-]
+@dataclass(frozen=True)
+class Branches:
+    """A model of several forms, which share nothing, and each of its outputs.
+
+    Args:
+        model:
+            The model, with an input for each form.
+        ops:
+            The names of the nodes of each form.
+    """
+
+    model: onnx.ModelProto
+    ops: list[set[str]]
+
+    def feed(self, x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return {each.name: x for each in self.model.graph.input}
+
+
+def surroundings(forms: Iterable[Form], opset: int, where: str) -> Branches:
+    """Forms alone, behind a convolution, or between one and a product as well."""
+    m = Maker(opset, seed=RNG_SEED, ir_version=8 if opset < 21 else 10)
+    outputs: dict[str, int] = {}
+    ops = []
+    for number, form in enumerate(forms):
+        m.rng = np.random.default_rng(RNG_SEED)
+        x = m.input(f"x{number}", ["N", *SHAPE[1:]])
+        if where != "alone":
+            kernel = np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)
+            x = m.node("Conv", [x, m.const(kernel)])
+        before = len(m.nodes)
+        y = form(m, x)
+        ops.append({node.name for node in m.nodes[before:]})
+        if where.startswith("between"):
+            column = m.node("Reshape", [y, i64(m, -1, 1)])
+            y = m.node("MatMul", [column, f32(m, [[1.0]])])
+        is_label = m.nodes[-1].op_type == "ArgMax"
+        outputs[y] = onnx.TensorProto.INT64 if is_label else onnx.TensorProto.FLOAT
+    return Branches(m.model(outputs), ops)
+
+
+def quantized_outputs(
+    branches: Branches, x: NDArray[np.float32], op_types: str
+) -> list[NDArray[Any]] | None:
+    """The outputs with all ops quantized; None if there is nothing to quantize."""
+    feed = branches.feed(x)
+    backend = OnnxRuntimeBackend(
+        branches.model, calibration_data=feed, approach="static", session_options=exact_options()
+    )
+    if not backend.capability().ops:
+        return None
+    config = backend.tuning_space(op_types=op_types).default()
+    return [np.asarray(y) for y in backend.quantize(config).run(feed)]
+
+
+FAMILIES = {
+    "AveragePool": list(pools("AveragePool", POOL_OPSETS)),
+    "MaxPool": list(pools("MaxPool", (12, 22))),
+    "convolutions": list(convolutions()),
+    "elementwise": list(elementwise()),
+    "moving": list(moving()),
+}
+WHERE = ["alone", "behind", "between, default", "between, all"]
+
+
+def some_of(family: str, where: str) -> list[tuple[str, int, Form]]:
+    """The forms that are tried in a place: pools have so many that most are tried in two."""
+    forms = FAMILIES[family]
+    if where == "between, all" or "Pool" not in family:
+        return forms
+    return forms[WHERE.index(where) :: len(WHERE) - 1]
 
 
 def test_every_operator_of_the_tables_is_tried() -> None:
-    tried = {name.split()[0] for name, _, _ in FORMS}
+    tried = {name.split()[0] for forms in FAMILIES.values() for name, _, _ in forms}
     tables = {*STATIC_RULES, *PASS_THROUGH, *PASS_INTEGERS, *PASS_FLOATS}
     # Products have no attributes that change what they are; whole layers have tests of their own.
     other = {"Gemm", "MatMul", "MatMulActivations", "Attention", "EmbedLayerNormalization"}
     assert tables - other - {"Unsqueeze"} <= tried
 
 
-def surroundings(form: Form, opset: int, where: str) -> onnx.ModelProto:
-    """A form alone, behind a convolution, or between one and a product as well."""
-    m = Maker(opset, seed=RNG_SEED, ir_version=8 if opset < 21 else 10)
-    x = m.input("x", ["N", *SHAPE[1:]])
-    if where != "alone":
-        kernel = np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)
-        x = m.node("Conv", [x, m.const(kernel)], name="before")
-    y = form(m, x)
-    if where.startswith("between"):
-        column = m.node("Reshape", [y, i64(m, -1, 1)])
-        y = m.node("MatMul", [column, f32(m, [[1.0]])], name="behind")
-    labels = {y: onnx.TensorProto.INT64} if m.nodes[-1].op_type == "ArgMax" else [y]
-    return m.model(labels)
-
-
-def outputs(model: onnx.ModelProto, x: NDArray[np.float32], op_types: str) -> NDArray[Any] | None:
-    backend = OnnxRuntimeBackend(
-        model, calibration_data=x, approach="static", session_options=exact_options()
-    )
-    if not backend.capability().ops:
-        return None
-    config = backend.tuning_space(op_types=op_types).default()
-    return np.asarray(backend.quantize(config).run({"x": x})[0])
-
-
-def groups() -> dict[str, list[tuple[str, int, Form]]]:
-    found: dict[str, list[tuple[str, int, Form]]] = {}
-    for form in FORMS:
-        found.setdefault(form[0].split()[0], []).append(form)
-    return found
-
-
-WHERE = ["alone", "behind", "between, all", "between, default"]
-
-
-def some_of(forms: list[tuple[str, int, Form]], where: str) -> list[tuple[str, int, Form]]:
-    """The forms that the fast tests try in a place, in each place others.
-
-    Every form has its place among them, or every value of every attribute if there are many.
-    """
-    if len(forms) >= MANY:
-        return forms[3 * WHERE.index(where) :: 23]
-    step = min(len(WHERE), (len(forms) + 1) // 2)
-    return forms[WHERE.index(where) % step :: step]
-
-
-@pytest.mark.parametrize("op_type", groups())
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("where", WHERE)
-def test_integers_compute_what_floats_compute(op_type: str, where: str) -> None:
-    check_forms(op_type, where, some_of(groups()[op_type], where))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("op_type", "where"),
-    [
-        (op_type, where)
-        for op_type, forms in groups().items()
-        for where in (["between, all"] if len(forms) >= MANY else WHERE)
-        if len(some_of(forms, where)) < len(forms)
-    ],
-)
-def test_all_forms_of_those_that_have_several(op_type: str, where: str) -> None:
-    check_forms(op_type, where, groups()[op_type])
-
-
-def check_forms(op_type: str, where: str, forms: list[tuple[str, int, Form]]) -> None:
+def test_integers_compute_what_floats_compute(family: str, where: str) -> None:
     x = np.random.default_rng(RNG_SEED).uniform(LOW, HIGH, SHAPE).astype(np.float32)
-    for name, opset, form in forms:
-        if op_type == "ArgMax" and where.startswith("between"):
+    by_opset: dict[int, list[tuple[str, Form]]] = {}
+    for name, opset, form in some_of(family, where):
+        if name.startswith("ArgMax") and where.startswith("between"):
             continue  # gives no floats
-        model = surroundings(form, opset, where)
-        (want,) = run(model, {"x": x}, optimized=False)
-        got = outputs(model, x, "default" if where == "between, default" else "all")
-        if got is None:
+        by_opset.setdefault(opset, []).append((name, form))
+    for opset, forms in by_opset.items():
+        branches = surroundings([form for _, form in forms], opset, where)
+        op_types = "default" if where == "between, default" else "all"
+        found = quantized_outputs(branches, x, op_types)
+        if found is None:
             assert where == "alone"
             continue
-        assert got.shape == want.shape, name
-        if op_type in JUMPING:
-            # Nearly all values are the same; those that jump, by no more than the range.
-            apart = np.abs(got - want) > 0.1
-            assert apart.mean() <= 0.1, name
-            continue
-        step = (max(want.max(), 0.0) - min(want.min(), 0.0)) / 255
-        allowed = STEPS.get(op_type, 4) * step + 2 * (HIGH - LOW) / 255
-        assert np.abs(got - want).max() <= allowed, name
+        exact = run(branches.model, branches.feed(x), optimized=False)
+        for (name, _), want, got in zip(forms, exact, found, strict=True):
+            check_form(f"{name}, opset {opset}", want, got)
+
+
+def check_form(name: str, want: NDArray[Any], got: NDArray[Any]) -> None:
+    assert got.shape == want.shape, name
+    op_type = name.split()[0].rstrip(",")
+    if op_type in JUMPING:
+        # Nearly all values are the same; those that jump, by no more than the range.
+        apart = np.abs(got - want) > 0.1
+        assert apart.mean() <= 0.1, name
+        return
+    step = (max(want.max(), 0.0) - min(want.min(), 0.0)) / 255
+    allowed = STEPS.get(op_type, 4) * step + 2 * (HIGH - LOW) / 255
+    assert np.abs(got - want).max() <= allowed, name
 
 
 def average(x: NDArray[Any], pad: int, stride: int) -> NDArray[Any]:
@@ -385,37 +397,34 @@ def average(x: NDArray[Any], pad: int, stride: int) -> NDArray[Any]:
     return result
 
 
-@pytest.mark.parametrize("pad", [0, 1])
 @pytest.mark.parametrize("where", ["behind", "between, all", "between, default"])
-def test_average_that_counts_pads_and_cuts_windows(pad: int, where: str) -> None:
+def test_average_that_counts_pads_and_cuts_windows(where: str) -> None:
     x = np.random.default_rng(0).uniform(1, 4, SHAPE).astype(np.float32)
-    form = plain(
-        "AveragePool",
-        kernel_shape=[3, 3],
-        strides=[2, 2],
-        pads=[pad] * 4,
-        ceil_mode=1,
-        count_include_pad=1,
-    )
-    got = outputs(surroundings(form, 19, where), x, "default" if "default" in where else "all")
-    want = average(x, pad, 2).reshape((-1, 1) if where.startswith("between") else (4, 4, -1))
-    assert got is not None
-    assert np.abs(got.reshape(want.shape) - want).max() <= 3 * want.max() / 255
+    form = {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}
+    forms = [plain("AveragePool", pads=[pad] * 4, **form) for pad in (0, 1)]
+    op_types = "default" if "default" in where else "all"
+    found = quantized_outputs(surroundings(forms, 19, where), x, op_types)
+    assert found is not None
+    for pad, got in enumerate(found):
+        want = average(x, pad, 2).reshape((-1, 1) if where.startswith("between") else (4, 4, -1))
+        error = np.abs(got.reshape(want.shape) - want).max()
+        assert error <= 3 * want.max() / 255, pad
 
 
-@pytest.mark.parametrize("one_in", [pytest.param(1, marks=pytest.mark.slow), 7])
-def test_forms_without_an_integer_kernel_are_not_offered(one_in: int) -> None:
-    offered = {}
-    for name, opset, form in list(pools("AveragePool", (17, 19, 22)))[::one_in]:
-        x = np.ones(SHAPE, np.float32)
-        backend = OnnxRuntimeBackend(
-            surroundings(form, opset, "alone"), calibration_data=x, approach="static"
-        )
-        offered[name] = bool(backend.capability().ops)
+@pytest.mark.parametrize("opset", POOL_OPSETS)
+def test_forms_without_an_integer_kernel_are_not_offered(opset: int) -> None:
+    names, _, forms = zip(*pools("AveragePool", [opset]), strict=True)
+    branches = surroundings(forms, opset, "alone")
+    x = branches.feed(np.ones(SHAPE, np.float32))
+    backend = OnnxRuntimeBackend(branches.model, calibration_data=x, approach="static")
+    offered = {op.name for op in backend.capability().ops}
     wrong = {
         name
-        for name in offered
+        for name in names
         if "[2, 1]" in name or ("count_include_pad" in name and "'ceil_mode': 1" in name)
     }
     assert wrong
-    assert {name for name, is_offered in offered.items() if not is_offered} == wrong
+    not_offered = {
+        name for name, ops in zip(names, branches.ops, strict=True) if not ops & offered
+    }
+    assert not_offered == wrong

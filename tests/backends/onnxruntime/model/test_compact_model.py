@@ -28,7 +28,7 @@ from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
 from optuna_quant.backends.onnxruntime.model.compact import compacted
 from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint
 from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
 
 

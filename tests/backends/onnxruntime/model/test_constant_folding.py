@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,25 +125,31 @@ def names_of(model: onnx.ModelProto, op_types: str = "default") -> list[str]:
 def test_a_weight_behind_constant_nodes_is_quantized_as_if_it_stood_there(
     op_type: str, chain: Chain, approach: str
 ) -> None:
-    model, wanted = layer(op_type, chain), layer(op_type, plain)
-    x = feed_of(model)
-    quantized = []
-    for each in (model, wanted):
-        backend = OnnxRuntimeBackend(each, calibration_data=x, approach=approach)
-        space = backend.tuning_space(op_types="all")
-        assert [tunable.name for tunable in space.tunables] == ["op"]
-        assert space.tunables[0].op_type == op_type
-        assert backend.executed(space.default())["op"].integer
-        quantized.append(backend.quantize(space.default()).run({"x": x})[0])
-        np.testing.assert_allclose(
-            backend.quantize(space.fp32()).run({"x": x})[0],
-            run(wanted, {"x": x}, optimized=False)[0],
-            rtol=1e-5,
-            atol=1e-5,
-        )
+    model = layer(op_type, plain)
+    exact = run(model, {"x": feed_of(model)}, optimized=False)[0]
+    expected, found = (outputs_of(op_type, each, approach) for each in (plain, chain))
+    for in_floats in (expected[0], found[0]):
+        np.testing.assert_allclose(in_floats, exact, rtol=1e-5, atol=1e-5)
     # A normalized weight differs by rounding, which may move values to the next step.
-    atol = 0.05 * np.abs(quantized[1]).max() if chain is normalized else 1e-5
-    np.testing.assert_allclose(*quantized, rtol=1e-5, atol=atol)
+    atol = 0.05 * np.abs(expected[1]).max() if chain is normalized else 1e-5
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=atol)
+
+
+@cache
+def outputs_of(
+    op_type: str, chain: Chain, approach: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a layer gives in floats and on integers."""
+    model = layer(op_type, chain)
+    x = feed_of(model)
+    backend = OnnxRuntimeBackend(model, calibration_data=x, approach=approach)
+    space = backend.tuning_space(op_types="all")
+    assert [(t.name, t.op_type) for t in space.tunables] == [("op", op_type)]
+    assert backend.executed(space.default())["op"].integer
+    in_floats, quantized = (
+        backend.quantize(config).run({"x": x})[0] for config in (space.fp32(), space.default())
+    )
+    return in_floats, quantized
 
 
 def two_layers(dtype: type, width: int = 64) -> onnx.ModelProto:

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import onnx
 from onnx import helper
@@ -327,16 +324,3 @@ def test_fingerprint_ignores_how_data_are_stored() -> None:
         tensor.ClearField("raw_data")
         tensor.float_data.extend(values)
     assert fingerprint(typed) == fingerprint(model)
-
-
-def test_fingerprint_is_the_same_in_another_process() -> None:
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import onnx_models\n"
-        "from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint\n"
-        "print(fingerprint(onnx_models.convnet()))"
-    )
-    folder = sys.modules["onnx_models"].__file__.rpartition("/")[0]
-    done = subprocess.run(
-        [sys.executable, "-c", code, folder], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == fingerprint(convnet())

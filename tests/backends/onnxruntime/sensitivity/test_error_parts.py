@@ -99,9 +99,16 @@ def parts(backend: OnnxRuntimeBackend, kind: str, **options: Any) -> dict[str, f
 
 
 @pytest.fixture(scope="module")
-def hard() -> optuna_quant.TuningResult:
-    """The result for a model three of whose ops do not stand 8-bit activations."""
-    return tuned(task(chain(activations=[2, 5, 9])))
+def hard_task() -> dict[str, Any]:
+    """A model three of whose ops do not stand 8-bit activations, and where its study is."""
+    storage = optuna.storages.InMemoryStorage()
+    return task(chain(activations=[2, 5, 9])) | {"storage": storage}
+
+
+@pytest.fixture(scope="module")
+def hard(hard_task: dict[str, Any]) -> optuna_quant.TuningResult:
+    """The result for it."""
+    return tuned(hard_task)
 
 
 # The parts.
@@ -217,24 +224,21 @@ def test_the_report_has_the_shares(hard):
         assert frame.loc[each.op, "of_activations"] == each.error.activations
 
 
-def test_a_study_that_is_opened_again_says_the_same_and_scores_nothing():
-    given = task(chain(activations=[2, 5, 9]))
-    storage = optuna.storages.InMemoryStorage()
-    first = tuned(given | {"storage": storage})
-    passes = sensitivity_passes(first.study)
-    again = tuned(given | {"storage": storage})
-    assert again.explanation == first.explanation
+def test_a_study_that_is_opened_again_says_the_same_and_scores_nothing(hard, hard_task):
+    passes = sensitivity_passes(hard.study)
+    again = tuned(hard_task)
+    assert again.explanation == hard.explanation
     assert sensitivity_passes(again.study) == passes > 0
     assert len(kept_scores(again.study)) == 1
     sampler = AutoQuantSampler(again.space, criterion=CRITERION)
-    explained = sampler.explain(first.study, first.config)
+    explained = sampler.explain(hard.study, hard.config)
     # What was not searched, the sampler does not know.
-    assert first.explanation.text.startswith(f"{explained.text}\nnot searched: ")
-    assert replace(explained, text=first.explanation.text) == first.explanation
+    assert hard.explanation.text.startswith(f"{explained.text}\nnot searched: ")
+    assert replace(explained, text=hard.explanation.text) == hard.explanation
 
 
 def test_an_early_end_is_in_the_summary():
-    result = tuned(task(chain(activations=[2, 5, 9])), max_trials=1)
+    result = tuned(task(chain(activations=[1], layers=3)), max_trials=1)
     assert result.stopped_because == StopReason.MAX_TRIALS
     assert not result.met
     assert any(line.startswith("ended ") for line in result.summary().splitlines())

@@ -22,7 +22,7 @@ import optuna
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.backends.onnxruntime.static import saturation
 from optuna_quant.backends.onnxruntime.static.saturation import products_saturate
 from optuna_quant.space.config import QuantConfig

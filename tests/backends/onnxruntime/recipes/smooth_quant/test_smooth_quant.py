@@ -18,7 +18,7 @@ from optuna_quant.backends.onnxruntime.backend import load_model
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.normalize import normalize
-from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_maker import SessionMaker
 from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.factors import smooth_factors

@@ -10,13 +10,9 @@ import pickle
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
-from optuna.distributions import FloatDistribution
-from optuna.distributions import IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages import GrpcStorageProxy
 from optuna.storages import InMemoryStorage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
@@ -25,25 +21,17 @@ from optuna.trial import TrialState
 import pytest
 import services
 from spaces import make_space
+from storages.written_studies import DISTRIBUTIONS
+from storages.written_studies import KINDS
+from storages.written_studies import fresh
+from storages.written_studies import open_study
+from storages.written_studies import suggest_all
 
 from optuna_quant.storages import bulk_writes
-from optuna_quant.storages.bulk_writes import Parameter
-from optuna_quant.storages.bulk_writes import write_trial
 from optuna_quant.storages.retrying import RetryingStorage
 from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.storages.write_buffer import unbuffered
-
-
-KINDS = ["memory", *services.STORAGES]
-
-DISTRIBUTIONS: dict[str, BaseDistribution] = {
-    "zeta": FloatDistribution(1e-5, 1.0, log=True),
-    **{f"op{i}": CategoricalDistribution(("int8", "fp32", "bf16")) for i in range(40)},
-    "one": CategoricalDistribution((1, 2, None)),
-    "true": CategoricalDistribution((True, 2, None)),
-    "float": CategoricalDistribution((1.0, 2, None)),
-    "alpha": IntDistribution(0, 10, step=5),
-}
+from optuna_quant.storages.written_values import Written
 
 
 # In memory a trial and its storage are one object.
@@ -84,24 +72,8 @@ class Writes:
 
 @pytest.fixture(params=KINDS)
 def study(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[optuna.Study]:
-    if request.param == "memory":
-        yield optuna.create_study()
-        return
-    with services.storage_url(request.param, tmp_path) as url:
-        study = services.create(url)
-        study.url = url  # type: ignore[attr-defined]
+    with open_study(request.param, tmp_path) as study:
         yield study
-
-
-def fresh(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials as another process reads them."""
-    url = getattr(study, "url", None)
-    return services.create(url).trials if url else study.trials
-
-
-def suggest_all(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:
-    for name, distribution in distributions.items():
-        trial._suggest(name, distribution)
 
 
 def content(trial: FrozenTrial) -> list[tuple[str, Any, type, str]]:
@@ -242,9 +214,11 @@ def test_space_writes_all_its_parameters_at_once(
     calls: list[int] = []
     real = bulk_writes.write_trial
 
-    def counted(storage: Any, trial_id: int, params: Any, **attrs: Any) -> None:
-        calls.append(len(params))
-        real(storage, trial_id, params, **attrs)
+    def counted(
+        storage: Any, study_id: int, trial_id: int, written: Written, **known: Any
+    ) -> None:
+        calls.append(len(written.params))
+        real(storage, study_id, trial_id, written, **known)
 
     monkeypatch.setattr("optuna_quant.storages.write_buffer.write_trial", counted)
     config = space.suggest(trial)
@@ -349,7 +323,9 @@ def test_distribution_that_does_not_fit_is_an_error_and_the_rest_is_as_in_optuna
     params = {}
     for hold in (False, True):
         # Another process, which knows nothing of the study yet.
-        study._storage = pickle.loads(pickle.dumps(study._storage)) if hold else study._storage
+        if hold:
+            study = copy.copy(study)
+            study._storage = pickle.loads(pickle.dumps(study._storage))
         trial = study.ask()
         with pytest.raises(ValueError):
             if hold:
@@ -363,47 +339,6 @@ def test_distribution_that_does_not_fit_is_an_error_and_the_rest_is_as_in_optuna
         params[hold] = set(fresh(study)[trial.number].params)
     if not isinstance(study._storage, InMemoryStorage):
         assert params[True] == params[False] == {"a"}
-
-
-def test_unknown_trial_is_an_error(study: optuna.Study) -> None:
-    with pytest.raises(KeyError):
-        write_trial(
-            study._storage,
-            12345,
-            [Parameter("x", 0.5, FloatDistribution(0, 1))],
-            user_attrs={},
-            system_attrs={},
-        )
-
-
-@pytest.mark.parametrize("study", ["sqlite", "postgresql", "mysql"], indirect=True)
-def test_parameter_that_is_there_keeps_its_value(study: optuna.Study) -> None:
-    trial = study.ask()
-    x = trial.suggest_float("x", 0, 1)
-    distribution = FloatDistribution(0, 1)
-    params = [Parameter(name, 0.25, distribution) for name in ("w", "x", "y", "w")]
-    for _ in range(2):  # As after a connection that broke at the very end.
-        write_trial(study._storage, trial._trial_id, params, user_attrs={}, system_attrs={})
-    assert fresh(study)[0].params == {"x": x, "w": 0.25, "y": 0.25}
-
-
-@pytest.mark.parametrize("study", ["postgresql", "mysql", "sqlite"], indirect=True)
-def test_database_is_asked_for_distributions_once_in_a_process(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    real = bulk_writes._distributions
-
-    def counted(session: Any, study_id: int, names: Any, texts: Any) -> Any:
-        asked.append(len(names))
-        return real(session, study_id, names, texts)
-
-    monkeypatch.setattr(bulk_writes, "_distributions", counted)
-    for _ in range(3):
-        trial = study.ask()
-        with buffered_writes(trial):
-            suggest_all(trial, DISTRIBUTIONS)
-    assert asked == [len(DISTRIBUTIONS), 0, 0]
 
 
 def test_threads_write_side_by_side(study: optuna.Study) -> None:
@@ -437,20 +372,3 @@ def test_writes_do_not_grow_with_the_parameters(
         counts.append(writes.count)
         assert len(fresh(study)[-1].params) == ops
     assert 0 < counts[1] == counts[0]
-
-
-def test_storage_that_is_not_known_is_written_one_by_one() -> None:
-    class Other(InMemoryStorage):
-        calls = 0
-
-        def set_trial_param(self, *args: Any) -> None:
-            self.calls += 1
-            super().set_trial_param(*args)
-
-    storage = Other()
-    trial = optuna.create_study(storage=storage).ask()
-    with buffered_writes(trial):
-        suggest_all(trial, DISTRIBUTIONS)
-        assert storage.calls == 0
-    assert storage.calls == len(DISTRIBUTIONS)
-    assert not isinstance(storage, GrpcStorageProxy)
