@@ -1,116 +1,123 @@
 """What quantization-aware training recovers, and how long it takes: a table for people.
 
-Narrow classifiers of scikit-learn's digits, whose weights of few bits are quantized after
-training and in training; means over seeds, since a digit more or less is chance. ``trained on``
-is the FP32 model after as many more epochs: what of the gain is not of the quantization.
+With ``--cases`` the cases as modules, else narrow classifiers of scikit-learn's digits (width x
+depth), another one for each seed. ``int4/sym``: weights of Linear layers in 4 bits with a scale
+for each output (``/asym``: and a zero point); the module's other ops stay in FP32.
+``int8/channel`` and ``int8/tensor``: all ops in static INT8, weights with a scale for each output
+channel, or one. Convolutions have no fewer bits here.
+
+Means over seeds: ``after`` quantization without training, ``QAT``: with it, ``+-``: its standard
+deviation over the seeds, and ``trained on``: the FP32 model after as many more epochs, which tells
+what of the gain is not of the quantization. All are accuracies of converted programs on data that
+nothing was trained with. ``recovered``: of what was lost; options that lose less than 0.2 points
+are not trained. ``s``: seconds of the processor, one thread.
+
+In the environment: ``CASE`` (names of cases, separated by commas; default: all), ``SEEDS`` (5),
+and ``LABELS=1`` (train towards labels, not towards what the module gives).
 """
 
 from __future__ import annotations
 
-import itertools
+import copy
+import os
 from pathlib import Path
 import time
+import warnings
 
 import numpy as np
-from sklearn.datasets import load_digits
-import torch
-from torch import nn
 
-from optuna_quant.backends.torch import TorchBackend
+from benchmarks.torch_qat_subjects import Kind
+from benchmarks.torch_qat_subjects import Subject
+from benchmarks.torch_qat_subjects import cases_as_modules
+from benchmarks.torch_qat_subjects import fit
+from benchmarks.torch_qat_subjects import own_nets
+from benchmarks.torch_stock import one_thread
+from optuna_quant.space.capability import OpCapability
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.space.config import TensorConfig
 
 
-NETS = ((16, 4), (32, 2))
-"""The widths and depths of the classifiers."""
-SEEDS = 5
-EPOCHS = 40
-MORE_EPOCHS = 20
-OPTIONS = ("int4/sym", "int4/asym", "int2/sym", "int2/asym")
-
-
-class Digits:
-    """Images of digits, half of them to train with."""
-
-    def __init__(self) -> None:
-        images, labels = load_digits(return_X_y=True)
-        order = np.random.default_rng(0).permutation(len(images))
-        x = torch.tensor(images[order], dtype=torch.float32) / 16
-        y = torch.tensor(labels[order])
-        self.train = x[:1200], y[:1200]
-        self.test = x[1200:], y[1200:]
-
-    def fit(self, model: nn.Module, lr: float, epochs: int, seed: int) -> float:
-        """Train a model; gives the seconds."""
-        started = time.perf_counter()
-        torch.manual_seed(seed)
-        x, y = self.train
-        optimizer = torch.optim.Adam(model.parameters(), lr)
-        for _ in range(epochs):
-            for batch in torch.randperm(len(x)).split(64):
-                loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        return time.perf_counter() - started
-
-    def accuracy(self, model: nn.Module) -> float:
-        """The part of the digits that a model tells right."""
-        x, y = self.test
-        with torch.no_grad():
-            return float((model(x).argmax(1) == y).double().mean())
-
-
-def classifier(width: int, depth: int, seed: int) -> nn.Module:
-    """A classifier with random weights."""
-    torch.manual_seed(seed)
-    sizes = [64, *[width] * depth]
-    layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(width, 10))
+EPOCHS = 20
+_LEAST_LOSS = 0.002
 
 
 def run(cases: Path | None = None) -> None:
     """Print the table."""
-    digits = Digits()
+    warnings.simplefilter("ignore")
     print(
-        f"{'width x depth':>14}{'weights':>11}{'FP32':>8}{'trained on':>12}{'after':>8}{'QAT':>8}"
-        f"{'recovered':>11}{'FP32 s':>8}{'QAT s':>8}"
+        f"{'':20}{'weights':>13}{'ops':>5}{'FP32':>8}{'trained on':>12}{'after':>8}{'QAT':>8}"
+        f"{'+-':>8}{'recovered':>11}{'s':>7}"
     )
-    for width, depth in NETS:
-        rows = [_measured(digits, width, depth, seed) for seed in range(SEEDS)]
-        for label in OPTIONS:
-            whole, trained_on, after, trained, seconds, qat_seconds = np.mean(
-                [row[label] for row in rows], axis=0
-            )
-            lost = whole - after
-            recovered = f"{(trained - after) / lost:.0%}" if lost > 0 else "-"
-            print(
-                f"{f'{width} x {depth}':>14}{label:>11}{whole:>8.4f}{trained_on:>12.4f}"
-                f"{after:>8.4f}{trained:>8.4f}{recovered:>11}{seconds:>8.1f}{qat_seconds:>8.1f}",
-                flush=True,
-            )
+    with one_thread():
+        for kind in own_nets() if cases is None else cases_as_modules(cases):
+            _print(kind)
 
 
-def _measured(digits: Digits, width: int, depth: int, seed: int) -> dict[str, tuple[float, ...]]:
-    """What each option gives: four accuracies, and the seconds of the further epochs."""
-    net = classifier(width, depth, seed)
-    digits.fit(net, 0.005, EPOCHS, seed)
-    backend = TorchBackend(net, digits.train[0][:2], approach="weight_only")
-    whole = digits.accuracy(net)
-    seconds = digits.fit(net, 0.001, MORE_EPOCHS, seed + 1)
-    trained_on = digits.accuracy(net)
-    found = {}
-    for label in OPTIONS:
-        dtype, scheme = label.split("/")
-        weight = TensorConfig(dtype, scheme, "per_channel", "rtn")
-        option = OpConfig("weight_only", weight=weight)
-        config = QuantConfig({op.name: option for op in backend.capability().ops})
-        after = digits.accuracy(backend.quantize(config).native())
-        module = backend.prepare(config)
-        qat_seconds = digits.fit(module, 0.001, MORE_EPOCHS, seed + 1)
-        trained = digits.accuracy(backend.finished(config, module).native())
-        found[label] = (whole, trained_on, after, trained, seconds, qat_seconds)
-    return found
+def _print(kind: Kind) -> None:
+    seeds = range(int(os.environ.get("SEEDS", "5")))
+    subjects = [kind.subject(seed) for seed in seeds]
+    whole = _mean([it.accuracy(it.module) for it in subjects])
+    further = _mean([_trained_on(it, seed) for seed, it in zip(seeds, subjects, strict=True)])
+    for label in kind.options:
+        configs = [_config(it, label) for it in subjects]
+        if not configs[0].quantized_ops:
+            continue
+        pairs = list(zip(subjects, configs, strict=True))
+        known = {id(it): _untrained(it, config) for it, config in pairs}
+        after = _mean([known[id(it)] for it in subjects])
+        line = (
+            f"{kind.name:20}{label:>13}{len(configs[0].quantized_ops):>5}{whole:>8.4f}"
+            f"{further:>12.4f}{after:>8.4f}"
+        )
+        if whole - after < _LEAST_LOSS:
+            print(f"{line}{'-':>8}{'-':>8}{'-':>11}{'-':>7}", flush=True)
+            continue
+        found = [_trained(*pair, seed) for seed, pair in zip(seeds, pairs, strict=True)]
+        trained, seconds = np.mean(found, axis=0)
+        recovered = (trained - after) / (whole - after)
+        spread = np.std([accuracy for accuracy, _ in found])
+        print(f"{line}{trained:>8.4f}{spread:>8.4f}{recovered:>11.0%}{seconds:>7.1f}", flush=True)
+
+
+def _mean(found: list[float]) -> float:
+    return float(np.mean(found))
+
+
+def _trained_on(it: Subject, seed: int) -> float:
+    module = copy.deepcopy(it.module)
+    fit(module, it.train, it.rate, epochs=EPOCHS, seed=seed + 1)
+    return it.accuracy(module)
+
+
+def _untrained(it: Subject, config: QuantConfig) -> float:
+    return it.accuracy(it.backend.untrained(config).native())
+
+
+def _trained(it: Subject, config: QuantConfig, seed: int) -> tuple[float, float]:
+    module = it.backend.prepare(config)
+    started = time.process_time()
+    fit(module, it.train, it.rate, epochs=EPOCHS, seed=seed + 1)
+    seconds = time.process_time() - started
+    return it.accuracy(it.backend.finished(config, module).native()), seconds
+
+
+def _config(it: Subject, label: str) -> QuantConfig:
+    found = {op.name: _option(op, *label.split("/")) for op in it.backend.capability().ops}
+    return QuantConfig({name: option for name, option in found.items() if option is not None})
+
+
+def _option(op: OpCapability, dtype: str, form: str) -> OpConfig | None:
+    """The first option of an op that is what a label says."""
+
+    def fits(option: OpConfig) -> bool:
+        weight = option.weight
+        if dtype == "int8":
+            granularity = None if weight is None else weight.granularity
+            return option.mode == "static" and granularity in (None, f"per_{form}")
+        if option.mode != "weight_only" or weight is None:
+            return False
+        found = weight.dtype, weight.scheme, weight.granularity, weight.algorithm
+        return found == (dtype, form, "per_channel", "rtn")
+
+    options = (*op.options, *(each.option for each in op.on_request))
+    return next(filter(fits, options), None)
