@@ -1,6 +1,10 @@
 """What publishing to optuna-dashboard takes of a search, and what its pages weigh.
 
 Building and evaluating a model takes no time here, so the share of a real search is far smaller.
+Models are uploaded as well; each has a few kilobytes.
+
+    python -m benchmarks dashboard
+    OPS=500 TRIALS=1000 python -m benchmarks dashboard    # twenty minutes
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from dataclasses import dataclass
 import functools
 import hashlib
 import json
+import os
 from pathlib import Path
 import random
 import tempfile
@@ -20,6 +25,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import numpy as np
+from optuna.artifacts import FileSystemArtifactStore
 
 from benchmarks.spaces import make_space
 from optuna_quant import AccuracyCriterion
@@ -35,8 +41,8 @@ from optuna_quant.space.space import TuningSpace
 from optuna_quant.storages.open import open_storage
 
 
-OPS = (20, 200, 500)
-TRIALS = 100
+OPS = tuple(map(int, os.environ.get("OPS", "20,200,500").split(",")))
+TRIALS = int(os.environ.get("TRIALS", "100"))
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class _Model:
         Path(path).write_text(self.config.to_json())
 
 
-class _Backend:
+class SyntheticBackend:
     """Builds models that do nothing; quantizing an op costs a known part of the accuracy."""
 
     def __init__(self, ops: int) -> None:
@@ -98,13 +104,15 @@ def run(cases: Path | None) -> None:
     for kind, address in (("journal", "{}/s.journal"), ("sqlite", "sqlite:///{}/s.db")):
         for ops in OPS:
             with tempfile.TemporaryDirectory() as folder:
-                _search(kind, ops, address.format(folder))
+                _search(kind, ops, address.format(folder), folder)
 
 
-def _search(kind: str, ops: int, address: str) -> None:
-    publisher = PublishToDashboard(interval=0)
-    spent = {name: _timed(publisher, name) for name in ("annotate", "finish")}
-    backend, notes = _Backend(ops), [0.0]
+def _search(kind: str, ops: int, address: str, folder: str) -> None:
+    store = FileSystemArtifactStore(f"{folder}/artifacts")
+    Path(folder, "artifacts").mkdir()
+    publisher = PublishToDashboard(interval=0, artifact_store=store)
+    spent = {name: _timed(publisher, name) for name in ("annotate", "offer", "finish")}
+    backend, notes = SyntheticBackend(ops), [0.0]
     called = _Adding(publisher, notes)
     started = time.perf_counter()
     tune(
@@ -112,6 +120,7 @@ def _search(kind: str, ops: int, address: str) -> None:
         evaluate=backend.accuracy,
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.05),
         strategy="random",
+        strategy_kwargs={"fallback": True},
         max_trials=TRIALS,
         timeout=None,
         storage=address,
@@ -119,7 +128,7 @@ def _search(kind: str, ops: int, address: str) -> None:
     )
     end = spent["finish"][0]
     total = time.perf_counter() - started - end
-    during = spent["annotate"][0] + notes[0]
+    during = spent["annotate"][0] + spent["offer"][0] + notes[0]
     stock, ours = _page(address, False), _page(address, True)
     print(
         f"{kind:8} {ops:4} {total:8.2f} "
@@ -133,6 +142,7 @@ class _Adding:
     """The publisher, whose calls after trials are timed."""
 
     def __init__(self, publisher: PublishToDashboard, seconds: list[float]) -> None:
+        self.begin, self.offer = publisher.begin, publisher.offer
         self.annotate, self.finish = publisher.annotate, publisher.finish
         self._publisher, self._seconds = publisher, seconds
 

@@ -3,6 +3,7 @@
     python docs/draw_screens.py terminal      # needs tmux, Pillow and Chromium
     python docs/draw_screens.py notebook      # needs nbconvert, ipykernel, Pillow and Chromium
     python docs/draw_screens.py dashboard     # needs optuna-dashboard, Pillow and Chromium
+    python docs/draw_screens.py large         # the same, of 500 ops and 1,000 trials; minutes
     python docs/draw_screens.py report        # needs Pillow and Chromium
 
 The times in them, and with them the answer, are those of the machine.

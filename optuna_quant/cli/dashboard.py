@@ -40,10 +40,10 @@ def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "--max-parameters",
         type=_count,
-        default=40,
         metavar="N",
-        help="show at most N parameters of each trial, those that differ most; with hundreds the "
-        "pages are slow (default: 40)",
+        help="show at most N parameters of each trial, those that differ most; with many the "
+        "pages are slow (default: 40; with more than 256 trials 20, with more than 512 10, with "
+        "more than 1024 5)",
     )
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
     parser.end_with_examples(

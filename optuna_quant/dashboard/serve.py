@@ -17,10 +17,10 @@ from wsgiref.simple_server import make_server
 import optuna
 
 from optuna_quant.dashboard.careful import carefully
+from optuna_quant.dashboard.importances import with_importances
 from optuna_quant.dashboard.publish import need_dashboard
 from optuna_quant.dashboard.publish import publish
 from optuna_quant.dashboard.publish import space_of
-from optuna_quant.dashboard.shown_storage import MOST_PARAMETERS
 from optuna_quant.dashboard.shown_storage import ShownStorage
 
 
@@ -51,7 +51,7 @@ def serving(
     port: int = 8080,
     study_name: str | None = None,
     artifact_store: ArtifactStore | None = None,
-    max_parameters: int = MOST_PARAMETERS,
+    max_parameters: int | None = None,
     interval: float = 10.0,
 ) -> Iterator[_Server]:
     """A server of optuna-dashboard over a storage, which publishes its studies meanwhile.
@@ -68,7 +68,7 @@ def serving(
         artifact_store:
             Where files go.
         max_parameters:
-            How many parameters of a trial are shown.
+            How many parameters of a trial are shown, see :class:`ShownStorage`.
         interval:
             How many seconds are at least between two looks at the studies.
 
@@ -80,7 +80,7 @@ def serving(
     """
     dashboard = need_dashboard()
     shown = ShownStorage(storage, max_parameters=max_parameters)
-    app = dashboard.wsgi(shown, artifact_store=artifact_store)
+    app = with_importances(dashboard.wsgi(shown, artifact_store=artifact_store), storage)
     with make_server(host, port, app, server_class=_Server, handler_class=_Quiet) as server:
         ended = threading.Event()
         look = _Publisher(storage, study_name, artifact_store, interval).look

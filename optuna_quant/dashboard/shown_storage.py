@@ -42,7 +42,14 @@ if TYPE_CHECKING:
 MOST_PARAMETERS = 40
 """With more parameters in each trial, the pages of the dashboard become slow and unreadable."""
 
+MOST_CELLS = 10_240
+"""So many parameters of all trials together: each is sent with all choices that it has."""
+
+FEWEST_PARAMETERS = 5
+"""So many are shown of the longest studies as well."""
+
 _OF_FILES, _DELETED = "artifacts:", "null"
+_FIXED = "fixed_params"
 _ENOUGH_TRIALS = 30
 _LONGEST = 1024
 _FOR_PROGRAMS = frozenset({record.COSTS, record.EVIDENCE, record.FINGERPRINT})
@@ -63,22 +70,23 @@ class ShownStorage(RetryingStorage):
         inner:
             The storage.
         max_parameters:
-            How many parameters of a trial are shown.
+            How many parameters of a trial are shown. Default: 40, and fewer where there are more
+            than 256 trials, down to 5.
 
     Raises:
         ValueError:
             If ``max_parameters`` is negative.
     """
 
-    def __init__(self, inner: BaseStorage, *, max_parameters: int = MOST_PARAMETERS) -> None:
-        if max_parameters < 0:
+    def __init__(self, inner: BaseStorage, *, max_parameters: int | None = None) -> None:
+        if max_parameters is not None and max_parameters < 0:
             raise ValueError(f"max_parameters must not be negative, but got {max_parameters}.")
         super().__init__(inner.inner if isinstance(inner, RetryingStorage) else inner)
         self._max_parameters = max_parameters
         self._options = _ShortOptions()
         self._shown: dict[int, FrozenTrial] = {}
         self._words: dict[int, TrialWords | None] = {}
-        self._parameters: dict[int, frozenset[str] | None] = {}
+        self._parameters: dict[int, tuple[int, frozenset[str] | None]] = {}
 
     def get_all_trials(
         self,
@@ -149,14 +157,19 @@ class ShownStorage(RetryingStorage):
     def _parameters_of(
         self, study_id: int, trials: Sequence[FrozenTrial]
     ) -> frozenset[str] | None:
-        """The parameters that are shown; None for all. They are chosen once for each study."""
-        if study_id not in self._parameters:
-            finished = [trial for trial in trials if trial.state.is_finished()]
-            kept = most_varied([trial.params for trial in finished], self._max_parameters)
-            if len(finished) < _ENOUGH_TRIALS:
-                return kept
-            self._parameters[study_id] = kept
-        return self._parameters[study_id]
+        """The parameters that are shown; None for all. They are seldom chosen again."""
+        most = self._max_parameters
+        if most is None:
+            most = parameters_of_as_many(len(trials))
+        known = self._parameters.get(study_id)
+        if known is not None and known[0] == most:
+            return known[1]
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        kept = most_varied([trial.params for trial in finished], most)
+        if len(finished) >= _ENOUGH_TRIALS:
+            self._parameters[study_id] = most, kept
+            self._shown.clear()
+        return kept
 
     def _show(
         self, trial: FrozenTrial, words: TrialWords, kept: frozenset[str] | None, *, keep: bool
@@ -170,13 +183,26 @@ class ShownStorage(RetryingStorage):
         constraints = legacy_constraints(trial.constraints)
         if not constraints and view.met is False:
             constraints = [1.0]  # It was stopped early, and is infeasible by an unknown amount.
+        # Of each trial of the queue it sends all parameters a second time.
+        shown.system_attrs = {k: v for k, v in trial.system_attrs.items() if k != _FIXED}
         if constraints:
-            shown.system_attrs = {**trial.system_attrs, LEGACY_CONSTRAINTS: constraints}
+            shown.system_attrs[LEGACY_CONSTRAINTS] = constraints
         names = trial.distributions if kept is None else kept
         shown.params, shown.distributions = self._options.shown(trial, names)
         if keep and trial.state.is_finished():
             self._shown[key] = shown
         return shown
+
+
+def parameters_of_as_many(trials: int) -> int:
+    """How many parameters of a trial are shown where there are as many trials.
+
+    Args:
+        trials:
+            The number of trials; what is shown changes when it doubles.
+    """
+    up_to = 1 << max(trials - 1, 1).bit_length()
+    return max(FEWEST_PARAMETERS, min(MOST_PARAMETERS, MOST_CELLS // up_to))
 
 
 def most_varied(params: Sequence[Mapping[str, Any]], most: int) -> frozenset[str] | None:

@@ -38,6 +38,7 @@ from optuna_quant.dashboard import publish  # noqa: E402
 from optuna_quant.dashboard.serve import serving  # noqa: E402
 from optuna_quant.dashboard.short_options import short_options  # noqa: E402
 from optuna_quant.dashboard.shown_storage import most_varied  # noqa: E402
+from optuna_quant.dashboard.shown_storage import parameters_of_as_many  # noqa: E402
 from optuna_quant.report import collect_recorded  # noqa: E402
 from optuna_quant.space.config import FP32  # noqa: E402
 from optuna_quant.storages.open import open_storage  # noqa: E402
@@ -328,6 +329,39 @@ def test_of_many_parameters_those_that_differ_most_are_shown() -> None:
     assert len(page["union_search_space"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("trials", "parameters"),
+    [(0, 40), (1, 40), (256, 40), (257, 20), (512, 20), (1000, 10), (1024, 10), (1025, 5)],
+)
+def test_of_more_trials_fewer_parameters_are_shown(trials: int, parameters: int) -> None:
+    assert parameters_of_as_many(trials) == parameters
+    assert parameters_of_as_many(10**9) == 5
+
+
+def test_parameters_are_chosen_again_when_there_are_more_trials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("optuna_quant.dashboard.shown_storage.MOST_CELLS", 400)
+    storage = optuna.storages.InMemoryStorage()
+    shown = ShownStorage(storage)
+    counts = []
+    for trials in (31, 60):
+        tune(
+            backend=FakeBackend(20),
+            evaluate=lambda model: model.accuracy,
+            strategy="random",
+            strategy_kwargs={"fallback": True},
+            max_trials=trials,
+            timeout=None,
+            storage=storage,
+            study_name="s",
+            seed=1,
+        )
+        found = [len(trial.params) for trial in shown.get_all_trials(0)]
+        counts.append(set(found))
+    assert counts == [{12}, {6}]
+
+
 def test_most_varied() -> None:
     params = [{"a": 0, "b": i, "c": i % 2} for i in range(4)]
     assert most_varied(params, 3) is None
@@ -413,3 +447,12 @@ def test_what_is_for_programs_is_not_shown() -> None:
     }
     assert not shown & {"costs", "evidence", "fingerprint"}
     assert {"loss", "met", "fallback_ops"} <= shown
+
+
+def test_parameters_of_the_queue_are_not_sent_twice() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    search(storage=storage)
+    study = optuna.load_study(study_name=None, storage=storage)
+    study.enqueue_trial(study.trials[1].params)
+    assert seen(storage)["trials"][-1]["fixed_params"]
+    assert seen(ShownStorage(storage))["trials"][-1]["fixed_params"] == []
