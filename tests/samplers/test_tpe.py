@@ -141,7 +141,7 @@ class _Sampler:
         return lambda: TPEQuantSampler(make_space(3), n_startup_trials=request.param)
 
 
-# What takes all values of all parameters is tested with the Bayesian sampler, which is built alike.
+# What takes all values of all parameters is tested with the Bayesian sampler, which is alike.
 
 
 class TestBasic(_Sampler, BasicSamplerTestCase):
