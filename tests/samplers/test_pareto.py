@@ -369,7 +369,7 @@ def test_another_tolerance_is_answered_from_the_record_of_a_front(tmp_path):
     front = first.front()
     assert len(front) >= 4
     from_record = 0
-    for i, tolerance in enumerate(front["loss"][:-1]):
+    for i, tolerance in enumerate(front["loss"][:-1:2]):
         chosen = first.choose(tolerable_loss=float(tolerance) + 1e-6)
         # By the default strategy, and without a limit.
         copied = tmp_path / f"study-{i}.log"
@@ -382,7 +382,7 @@ def test_another_tolerance_is_answered_from_the_record_of_a_front(tmp_path):
         else:
             from_record += 1
             assert (again.cost, again.config) == (chosen.cost, chosen.config)
-    assert from_record >= len(front) // 2
+    assert from_record >= len(front) // 4
 
 
 def digits(storage: Path, tolerance: float, **search: Any) -> Any:
