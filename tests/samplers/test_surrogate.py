@@ -60,8 +60,8 @@ from optuna_quant.study.trial_view import TrialView
 
 BF16 = OpConfig("bf16")
 SIZES = [(16, 2), (50, 3), (110, 4)]
-# The largest one takes as long as all others.
-SOME_SIZES = [*SIZES[:-1], pytest.param(*SIZES[-1], marks=pytest.mark.slow)]
+# The largest one takes as long as all others, and is in the first tests.
+SMALL_SIZES = SIZES[:-1]
 
 
 def best_cost(model: SimulatedModel, study: optuna.Study, **kwargs: Any) -> float:
@@ -121,7 +121,7 @@ def test_near_the_cheapest_in_a_handful_of_evaluations(ops: int, hard: int, curv
     assert best_cost(model, study) in costs
 
 
-@pytest.mark.parametrize(("ops", "hard"), SOME_SIZES)
+@pytest.mark.parametrize(("ops", "hard"), SMALL_SIZES)
 def test_where_ops_compete_for_the_tolerance(ops: int, hard: int):
     """What is easy loses twice the tolerance: which ops to give up is a knapsack problem."""
     model = SimulatedModel(ops, hard, easy=0.02, noise=0.7, seed=4)
@@ -155,14 +155,14 @@ def test_nothing_is_evaluated_twice_and_a_search_that_is_over_stays_over():
 
 
 def test_a_rebuilt_sampler_goes_on_as_the_first():
-    model = SimulatedModel(30, 3, easy=0.02)
+    model = SimulatedModel(16, 2, easy=0.02)
     whole = [c.key for c in configs_of(searched(model.sampler(), model.metric), model.space)]
     assert len(whole) > 4
 
     def copied(sampler: SurrogateQuantSampler) -> SurrogateQuantSampler:
         return pickle.loads(pickle.dumps(sampler))
 
-    one, again = model.sampler(), SimulatedModel(30, 3, easy=0.02)
+    one, again = model.sampler(), SimulatedModel(16, 2, easy=0.02)
     for make in (lambda: again.sampler(), lambda: copied(one)):
         study = optuna.create_study(direction="maximize", sampler=make())
         for _ in range(len(whole) + 1):
@@ -339,7 +339,7 @@ def test_a_model_that_always_fails_where_it_is_cheapest():
     assert met(study, model.space)
 
 
-@pytest.mark.parametrize(("ops", "hard"), SOME_SIZES)
+@pytest.mark.parametrize(("ops", "hard"), SMALL_SIZES)
 def test_where_nothing_can_meet_it_ends_by_itself(ops: int, hard: int):
     model = SimulatedModel(ops, hard, curve=lambda total: 0.3 + total)
     sampler = model.sampler()
@@ -361,17 +361,8 @@ def equal(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
 @pytest.mark.parametrize(
     ("ops", "hard", "sensitivity"),
     [
-        *(
-            pytest.param(
-                *size, None, id=f"{size[0]}-none", marks=pytest.mark.slow if size[0] > 50 else ()
-            )
-            for size in SIZES
-        ),
+        *(pytest.param(*size, None, id=f"{size[0]}-none") for size in SMALL_SIZES),
         pytest.param(*SIZES[0], equal, id="all zero"),
-        *(
-            pytest.param(*size, equal, id=f"{size[0]}-all zero", marks=pytest.mark.slow)
-            for size in SIZES[1:]
-        ),
     ],
 )
 def test_without_sensitivities_it_learns_from_trials(ops: int, hard: int, sensitivity):

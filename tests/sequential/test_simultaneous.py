@@ -38,12 +38,7 @@ def best_of_equals(
 
 @pytest.mark.parametrize(
     ("disagreement", "relative"),
-    [
-        (0.03, False),
-        (0.1, True),
-        pytest.param(0.03, True, marks=pytest.mark.slow),
-        pytest.param(0.1, False, marks=pytest.mark.slow),
-    ],
+    [(0.03, False), (0.1, True)],
 )
 def test_it_holds_the_truth_for_the_best_of_sixty(disagreement: float, relative: bool) -> None:
     generator = np.random.default_rng(11)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from statistics import mean
 from typing import Any
 
@@ -77,6 +78,13 @@ def metric_of(hard: str) -> Any:
     return lambda config: 0.9 - sum(lost[op] for op in config.quantized_ops)
 
 
+@cache
+def searched_with(hard: str, *blocks: Block) -> optuna.Study:
+    """A whole search; nothing may be added to it."""
+    sampler = SurrogateQuantSampler(SPACE, criterion=CRITERION, blocks=blocks)
+    return searched(sampler, metric_of(hard))
+
+
 def fallback_of(study: optuna.Study) -> tuple[str, ...]:
     return min((config.fallback_ops for config in met(study, SPACE)), key=len, default=NAMES)
 
@@ -86,9 +94,7 @@ def fallback_of(study: optuna.Study) -> tuple[str, ...]:
 )
 def test_what_is_hard_together_is_found_in_fewer_trials(hard: str, part: float) -> None:
     """Blocks, and places in blocks, are blamed as wholes, with an answer that has no other op."""
-    metric = metric_of(hard)
-    alone = searched(SurrogateQuantSampler(SPACE, criterion=CRITERION), metric)
-    shared = searched(SurrogateQuantSampler(SPACE, criterion=CRITERION, blocks=PARTS), metric)
+    alone, shared = searched_with(hard), searched_with(hard, *PARTS)
     expected = {NAMES[i] for i in HARD[hard]}
     assert set(fallback_of(shared)) == set(fallback_of(alone)) == expected
     assert len(shared.trials) <= part * len(alone.trials)
@@ -120,7 +126,7 @@ def test_the_study_keeps_the_blocks_and_all_workers_learn_from_them() -> None:
     def sampler(blocks: Any) -> SurrogateQuantSampler:
         return SurrogateQuantSampler(SPACE, criterion=CRITERION, blocks=blocks)
 
-    whole = [c.key for c in configs_of(searched(sampler(PARTS), metric), SPACE)]
+    whole = [c.key for c in configs_of(searched_with("one block", *PARTS), SPACE)]
     study = optuna.create_study(direction="maximize", sampler=sampler(PARTS))
     for i in range(len(whole) + 1):
         study.sampler = sampler([PARTS, (), PARTS[:2]][i % 3])
