@@ -9,6 +9,7 @@ import inspect
 from pathlib import Path
 import re
 
+from parsed import tree_of as parsed_file
 import pytest
 
 import optuna_quant
@@ -43,7 +44,7 @@ def aliases_in(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 def names_of_aliases() -> set[str]:
     """The type aliases of the package, by their short names."""
     paths = (ROOT / "optuna_quant").rglob("*.py")
-    return {name for path in paths for name, _ in aliases_in(ast.parse(path.read_text()))}
+    return {name for path in paths for name, _ in aliases_in(parsed_file(path))}
 
 
 def parsed(node: ast.expr) -> ast.expr:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 import re
 
 import onnxruntime
+from parsed import nodes_of
+from parsed import tree_of
 import pytest
 
 import optuna_quant
@@ -102,7 +105,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
@@ -184,6 +187,7 @@ def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [("b", "c")]
 
 
+@cache
 def runtime_names() -> set[str]:
     """The names by which ONNX Runtime is used: those of its sessions, and ours for them."""
     classes = (onnxruntime.InferenceSession, onnxruntime.SessionOptions)
@@ -192,9 +196,9 @@ def runtime_names() -> set[str]:
     return (public - {"run"}) | named | {"session_for", "proto"}
 
 
-def identifiers(tree: ast.AST) -> Iterator[str]:
+def identifiers(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """All names in code; and strings in place of a name, as ``getattr`` takes them."""
-    for node in ast.walk(tree):
+    for node in nodes:
         for field in ("id", "attr", "arg", "name", "asname", "module"):
             value = getattr(node, field, None)
             if isinstance(value, str):
@@ -204,14 +208,14 @@ def identifiers(tree: ast.AST) -> Iterator[str]:
             yield from (text for text in texts if isinstance(text, str))
 
 
-def mentions_runtime(source: str) -> list[str]:
+def mentions_runtime(nodes: Iterable[ast.AST]) -> list[str]:
     known = runtime_names()
-    return sorted({n for n in identifiers(ast.parse(source)) if n in known or "onnx" in n.lower()})
+    return sorted({n for n in identifiers(nodes) if n in known or "onnx" in n.lower()})
 
 
 def test_the_core_knows_no_runtime() -> None:
     found = {
-        module: mentions_runtime(path.read_text())
+        module: mentions_runtime(nodes_of(path))
         for module, path in modules().items()
         if not any(is_in(module, room) for room in KNOWS_THE_RUNTIME)
     }
@@ -230,8 +234,8 @@ def test_the_core_knows_no_runtime() -> None:
     ],
 )
 def test_a_mention_of_the_runtime_is_found(code: str) -> None:
-    assert mentions_runtime(code)
-    assert mentions_runtime(f'"""{code}"""') == []
+    assert mentions_runtime(ast.walk(ast.parse(code)))
+    assert mentions_runtime(ast.walk(ast.parse(f'"""{code}"""'))) == []
 
 
 def drawn(page: str, head: str) -> list[str]:
@@ -269,7 +273,7 @@ def folders() -> dict[str, str]:
     found = {}
     for module, path in modules().items():
         if path.name == "__init__.py" and module not in ("optuna_quant", "optuna_quant.backends"):
-            docstring = ast.get_docstring(ast.parse(path.read_text()))
+            docstring = ast.get_docstring(tree_of(path))
             assert docstring, f"{path} says nothing"
             found[module] = docstring
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from collections.abc import Iterator
 import importlib
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import tomllib
 
 from packaging.requirements import Requirement
 from packaging.version import Version
+from parsed import nodes_of
 import pytest
 
 import optuna_quant
@@ -34,9 +36,9 @@ def of_optuna(module: str | None) -> bool:
     return module is not None and module.split(".")[0] == "optuna"
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """The private parts of what is imported from Optuna."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and of_optuna(node.module):
             names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
         elif isinstance(node, ast.Import):
@@ -46,15 +48,15 @@ def imported(tree: ast.AST) -> Iterator[str]:
         yield from filter(is_private, names)
 
 
-def in_texts(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def in_texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from IN_TEXT.findall(node.value)
 
 
-def attributes(tree: ast.AST, *, own: bool) -> Iterator[str]:
+def attributes(nodes: Iterable[ast.AST], *, own: bool) -> Iterator[str]:
     """Private attributes that are read or set; with ``own`` those of ``self``, too."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             of_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
             if own or not of_self:
@@ -87,8 +89,9 @@ def used_in_the_place() -> set[str]:
         for node in tree.body
         if not (isinstance(node, ast.ClassDef) and is_private(node.name))
     ]
-    texts = {text.rpartition(".")[2] for text in in_texts(tree)}
-    return {*imported(tree), *attributes(tree, own=True), *overridden(tree), *texts}
+    nodes = list(ast.walk(tree))
+    texts = {text.rpartition(".")[2] for text in in_texts(nodes)}
+    return {*imported(nodes), *attributes(nodes, own=True), *overridden(tree), *texts}
 
 
 def other_modules() -> list[Path]:
@@ -109,9 +112,9 @@ def test_no_other_module_uses_a_private_name() -> None:
     known = used_in_the_place()
     found = []
     for path in other_modules():
-        tree = ast.parse(path.read_text())
-        names = [*imported(tree), *in_texts(tree)]
-        names += [name for name in attributes(tree, own=False) if name in known]
+        nodes = nodes_of(path)
+        names = [*imported(nodes), *in_texts(nodes)]
+        names += [name for name in attributes(nodes, own=False) if name in known]
         found += [f"{path.relative_to(ROOT)}: {name}" for name in names]
     assert found == []
 
@@ -125,9 +128,10 @@ def test_private_names_in_other_modules_would_be_found() -> None:
         "getattr(study, '_study_id')\n"
         "'optuna.study._optimize'\n"
     )
-    assert [*imported(tree)] == ["_base", "_tell"]
-    assert [*attributes(tree, own=False)] == ["_storage", "_study_id"]
-    assert [*in_texts(tree)] == ["optuna.study._optimize"]
+    nodes = list(ast.walk(tree))
+    assert [*imported(nodes)] == ["_base", "_tell"]
+    assert [*attributes(nodes, own=False)] == ["_storage", "_study_id"]
+    assert [*in_texts(nodes)] == ["optuna.study._optimize"]
 
 
 @pytest.mark.parametrize("room", ["samplers", "storages", "pruners", "callbacks"])

@@ -65,17 +65,17 @@ USE_INSTEAD = MappingProxyType(
         r"\d\.\d+ %|\d %(?=[,.;:)\n])": "no space before the sign: 0.451%",
     }
 )
-_WORDS = re.compile(
-    "(?<![A-Za-z])(?:" + "|".join(f"({word})" for word in USE_INSTEAD) + ")(?![A-Za-z])"
-)
-_INSTEAD = tuple(USE_INSTEAD.values())
+# All at once: a search for one of them after the other, or with a group for each, takes seconds.
+_START, _END = "(?<![A-Za-z])", "(?![A-Za-z])"
+_WORDS = re.compile(f"{_START}(?:{'|'.join(USE_INSTEAD)}){_END}")
+_EACH = [(re.compile(f"{_START}(?:{word}){_END}"), use) for word, use in USE_INSTEAD.items()]
 
 
 def found_in(text: str) -> Iterator[tuple[int, str, str]]:
     """The words in a text that have a better one: the line's number, the word and what to use."""
     for match in _WORDS.finditer(text):
-        assert match.lastindex is not None
-        yield 1 + text.count("\n", 0, match.start()), match[0], _INSTEAD[match.lastindex - 1]
+        instead = next(use for word, use in _EACH if word.match(text, match.start()))
+        yield 1 + text.count("\n", 0, match.start()), match[0], instead
 
 
 def files() -> list[Path]:

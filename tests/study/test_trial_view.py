@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 from optuna.trial import create_trial
+from parsed import nodes_of
 from study.made_trials import claimed
 from study.made_trials import trial_with
 
@@ -120,7 +121,7 @@ def test_a_running_trial_is_seen_with_what_it_was_enqueued_with() -> None:
 
 def reads_attributes(path: Path) -> bool:
     """Whether a module asks a trial for an attribute by its name."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if not isinstance(node, ast.Attribute) or node.attr not in ("user_attrs", "system_attrs"):
             continue
         owner = ast.unparse(node.value)
