@@ -69,6 +69,11 @@ def study_system_attrs(study: optuna.Study) -> dict[str, Any]:
     return study._storage.get_study_system_attrs(study._study_id)
 
 
+def study_user_attrs(study: optuna.Study) -> dict[str, Any]:
+    """The user attributes of a study, not copied: they must not be changed."""
+    return study._storage.get_study_user_attrs(study._study_id)
+
+
 def quick_system_attrs(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any] | None:
     """The system attributes of a trial, where reading them alone is cheaper than the study."""
     storage = bare_storage(getattr(study._storage, "inner", study._storage))

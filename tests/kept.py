@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
+import os
 from pathlib import Path
+import sys
+import typing
 from typing import Any
 
 import alembic.config
@@ -20,11 +23,15 @@ def keep_what_stays_the_same() -> None:
 
     Otherwise every database that is opened reads the revisions, which takes most of the time.
     And ``study.trials`` are no copies, which a test that asks for them after each trial would
-    make of all trials each time. No test changes them.
+    make of all trials each time. No test changes them. No machine loses its power either, so no
+    file need be written to a disk at once.
     """
     if hasattr(_registry.entry_points, "cache_info"):
         return
     _registry.entry_points = functools.cache(_registry.entry_points)
+    os.fsync = lambda fd: None
+    if sys.version_info < (3, 12):  # Later versions keep the members of a protocol themselves.
+        typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
     optuna.Study.trials = property(lambda study: study.get_trials(deepcopy=False))
     read: Callable[[Any], Any] = alembic.script.ScriptDirectory.from_config
     by_place: dict[str | None, Any] = {}

@@ -16,6 +16,7 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._optuna import study_user_attrs
 from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
 
@@ -64,7 +65,7 @@ class Baseline:
 
 def get_baseline(study: optuna.Study) -> Baseline | None:
     """The baseline of a study, if it has been measured."""
-    stored = study.user_attrs.get(record.BASELINE)
+    stored = study_user_attrs(study).get(record.BASELINE)
     return None if stored is None else Baseline.from_attr(stored)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 from optuna.study import StudyDirection
 
+from optuna_quant._optuna import study_user_attrs
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.study import record
 
@@ -28,7 +29,7 @@ def keep_criterion(study: optuna.Study, criterion: AccuracyCriterion) -> None:
         criterion:
             When a metric is good enough.
     """
-    if study.user_attrs.get(record.CRITERION) is None:
+    if study_user_attrs(study).get(record.CRITERION) is None:
         study.set_user_attr(record.CRITERION, asdict(criterion))
 
 
@@ -63,7 +64,7 @@ def is_other_criterion(study: optuna.Study, criterion: AccuracyCriterion) -> boo
 
 def recorded_criterion(study: optuna.Study) -> AccuracyCriterion | None:
     """The criterion that a study was started with; :obj:`None` if it records none."""
-    stored = study.user_attrs.get(record.CRITERION)
+    stored = study_user_attrs(study).get(record.CRITERION)
     return None if stored is None else AccuracyCriterion(**stored)
 
 

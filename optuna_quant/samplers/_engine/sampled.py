@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._engine.requests import Evaluation
@@ -75,9 +76,13 @@ class PartialEvaluation:
         """Whether the criterion is met; :obj:`None` if that is open."""
         return None if self.decision is Decision.OPEN else self.decision is not Decision.FAILS
 
+    @cached_property
+    def _metric(self) -> float:
+        return self.population.metric(estimate(self.population, self.scores))
+
     def evaluation(self, config: QuantConfig) -> Evaluation:
         """The result as a plan receives it; the metric is an estimate."""
-        metric = self.population.metric(estimate(self.population, self.scores))
+        metric = self._metric
         score = metric if self.population.higher_is_better else -metric
         return Evaluation(config, score, metric, self.met, self.number, self.scores)
 
