@@ -19,6 +19,7 @@ import pytest
 # Helper modules of the tests (spaces.py, onnx_models.py, ...) are imported by their plain names.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from kept import keep_what_exports_read
 from kept import keep_what_stays_the_same
 from no_spinning import sessions_do_not_spin
 from zygote import Zygote
@@ -71,6 +72,11 @@ def quiet_optuna() -> None:
 def no_lines_of_slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is shown does not depend on how fast the machine is."""
     monkeypatch.setattr(steps, "TOLD_AFTER_SECONDS", 3600.0)
+
+
+@pytest.fixture(autouse=True)
+def quick_exports() -> None:
+    keep_what_exports_read()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import copy
 import functools
 import os
 from pathlib import Path
@@ -43,6 +44,34 @@ def keep_what_stays_the_same() -> None:
         return by_place[place]
 
     alembic.script.ScriptDirectory.from_config = staticmethod(read_once)
+
+
+def keep_what_exports_read() -> None:
+    """Read what PyTorch's operators are in ONNX once per process, if it was imported.
+
+    Each export would read the source code of hundreds of functions, and ask several times for
+    the name of each operator, most of a second for the smallest model.
+    """
+    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if registration is not None and not hasattr(registration, "is_kept"):
+        registration.is_kept = True
+        registry = registration.ONNXRegistry
+        read = functools.cache(registry.from_torchlib)
+
+        def with_own_lists(*args: Any, **kwargs: Any) -> Any:
+            found = copy.copy(read(*args, **kwargs))
+            found.functions = {name: list(ways) for name, ways in found.functions.items()}
+            return found
+
+        registry.from_torchlib = staticmethod(with_own_lists)
+    utils = sys.modules.get("torch._export.utils")
+    if utils is not None and not hasattr(utils, "is_kept"):
+        utils.is_kept = True
+        name_all = utils._materialize_cpp_cia_ops
+        # A library that is loaded later has a namespace of its own.
+        by_spaces = functools.cache(lambda spaces: name_all())
+        known = sys.modules["torch"].ops._dir
+        utils._materialize_cpp_cia_ops = lambda: by_spaces(len(known))
 
 
 def read_ahead() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 import itertools
 import math
 from typing import TYPE_CHECKING
@@ -150,14 +151,22 @@ class _Quotient:
         if start >= limit:
             return limit
         tops, bottoms = sign * self.tops[orders], self.bottoms[orders]
+        ends = [(sign * top, bottom) for top, bottom in self.ends]
+        # With so much the richest strategy makes it enough, or the mean is not.
+        surely = enough + math.log(len(orders)) + 1e-9
 
         def is_refuted(value: float) -> bool:
             if value >= limit:
                 return True
-            most = max(sign * top - value * bottom for top, bottom in self.ends)
-            bet = np.minimum(fractions, _LARGEST_FRACTION / most)
-            gains = np.log1p(bet * (value * bottoms - tops)).sum(axis=1)
-            return bool(log_mean_exp(gains) >= enough)
+            most = max(top - value * bottom for top, bottom in ends)
+            gains = value * bottoms
+            gains -= tops
+            gains *= np.minimum(fractions, _LARGEST_FRACTION / most)
+            gained = np.log1p(gains, out=gains).sum(axis=1)
+            richest = max(gained.tolist())
+            if not enough <= richest < surely:
+                return richest >= enough
+            return bool(log_mean_exp(gained) >= enough)
 
         # A half is one scale away from the start, and one infinitely far.
         scale = max(abs(top) for top, _ in self.ends) / float(self.bottoms.mean())
@@ -174,8 +183,7 @@ class _Quotient:
         """The largest bet on each sample, and the orders of samples, both (orders, samples)."""
         samples = len(self.tops)
         count = max(1, min(_MOST_ORDERS, _MOST_BETS // samples))
-        generator = np.random.default_rng(0)
-        orders = np.stack([generator.permutation(samples) for _ in range(count)])
+        orders = _orders(count, samples)
         tops, bottoms = self.tops[orders], self.bottoms[orders]
         top_before = np.cumsum(tops, axis=1) - tops
         bottom_before = np.cumsum(bottoms, axis=1) - bottoms
@@ -188,6 +196,13 @@ class _Quotient:
         # The best fractions for the usual confidence, and fair for any other one. They do not
         # depend on it, so that a higher confidence gives a wider interval.
         return np.sqrt(2 * math.log(2 / (1 - CONFIDENCE)) / (samples * variance)), orders
+
+
+@lru_cache(maxsize=4)
+def _orders(count: int, samples: int) -> NDArray[np.intp]:
+    """Some orders of the samples, the same ones each time."""
+    generator = np.random.default_rng(0)
+    return np.stack([generator.permutation(samples) for _ in range(count)])
 
 
 def _quotients(tops: tuple[float, float], bottoms: tuple[float, float]) -> tuple[float, float]:
