@@ -42,10 +42,10 @@ class Block(nn.Module):
 class Net(nn.Module):
     """Has a layer that is called twice, batch norms, dropout, and a residual sum."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int = 2) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, 4, 3, padding=1)
-        self.layer1 = nn.Sequential(Block(4), Block(4))
+        self.layer1 = nn.Sequential(*(Block(4) for _ in range(blocks)))
         self.shared = nn.Linear(4, 4)
         self.drop = nn.Dropout(0.5)
         self.head = nn.Linear(4, 3)
@@ -106,7 +106,7 @@ def test_ops_of_attention_have_the_paths_of_their_modules() -> None:
 
 
 def test_the_module_is_exported_in_evaluation_mode_and_keeps_its_own() -> None:
-    module = Net().train()
+    module = Net(1).train()
     module.layer1[0].bn1.eval()  # Frozen, as in fine-tuning.
     modes = [each.training for each in module.modules()]
     state = {name: value.clone() for name, value in module.state_dict().items()}
@@ -129,7 +129,7 @@ def test_modes_are_restored_after_an_error() -> None:
     "samples", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 3))]
 )
 def test_the_batch_may_have_any_size(samples: int) -> None:
-    exported = export_module(Net(), torch.zeros(samples, 1, 8, 8))
+    exported = export_module(Net(1), torch.zeros(samples, 1, 8, 8))
     assert exported.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for count in (1, 4):
         assert called(exported)(torch.zeros(count, 1, 8, 8)).shape == (count, 3)
