@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 import inspect
 
 
+@cache
 def members_of(protocol: type) -> tuple[str, ...]:
     """The names of a protocol's members, its own before those of what it derives from."""
     bases = [base for base in protocol.__mro__ if getattr(base, "_is_protocol", False)]

@@ -224,7 +224,7 @@ class SurrogateQuantSampler(QuantSampler):
             if policy is None or history.threshold is None:
                 return None
             if self._option_scores is None and kept_prior(study) is None:
-                policy = self._policy_by_record(history, config)
+                policy = self._policy_by_record(history, config, policy)
             outlook = policy.outlook(history)
             best = policy.best(history)
             config = best if config is None else config
@@ -260,10 +260,12 @@ class SurrogateQuantSampler(QuantSampler):
         return replace(found, text=text)
 
     def _policy_by_record(
-        self, history: TrialHistory, config: QuantConfig | None
+        self, history: TrialHistory, config: QuantConfig | None, own: SurrogatePolicy
     ) -> SurrogatePolicy:
         """The search, with the sensitivities that the study keeps, from any worker."""
         kept = merged(kept_scores(history.study))
+        if not kept.scores and not has_recipes(self._space):
+            return own  # It has none either, and has drawn its conclusions already.
         scores = TakenScores(kept) if kept.scores else None
         assert self._criterion is not None
         options = SurrogateOptions(

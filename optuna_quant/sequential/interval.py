@@ -163,7 +163,7 @@ class _Quotient:
             gains -= tops
             gains *= np.minimum(fractions, _LARGEST_FRACTION / most)
             gained = np.log1p(gains, out=gains).sum(axis=1)
-            richest = max(gained.tolist())
+            richest: float = max(gained.tolist())
             if not enough <= richest < surely:
                 return richest >= enough
             return bool(log_mean_exp(gained) >= enough)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 import inspect
 
 from optuna_quant._common.nearest import did_you_mean
 
 
-def keywords_of(cls: type) -> list[str]:
+# Each search asks for those of several classes, and to read signatures takes long.
+@lru_cache(maxsize=64)
+def keywords_of(cls: type) -> tuple[str, ...]:
     """The keyword-only arguments of a class, with those that it passes on to its base classes.
 
     Args:
@@ -25,7 +28,7 @@ def keywords_of(cls: type) -> list[str]:
         )
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
             break
-    return list(found)
+    return tuple(found)
 
 
 def refuse_unknown(cls: type, name: str) -> None:
