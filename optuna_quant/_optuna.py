@@ -70,7 +70,10 @@ def study_system_attrs(study: optuna.Study) -> dict[str, Any]:
 
 
 def study_user_attrs(study: optuna.Study) -> dict[str, Any]:
-    """The user attributes of a study, not copied: they must not be changed."""
+    """The user attributes of a study, not copied: they must not be changed.
+
+    Other threads may write: what goes through them makes a list first.
+    """
     return study._storage.get_study_user_attrs(study._study_id)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import hashlib
 from typing import TYPE_CHECKING
 
+from optuna_quant._optuna import study_user_attrs
 from optuna_quant.study import record
 
 
@@ -36,5 +37,5 @@ def find_warnings(study: optuna.Study) -> tuple[str, ...]:
         study:
             The study.
     """
-    kept = study.user_attrs.items()
+    kept = list(study_user_attrs(study).items())
     return tuple(str(text) for name, text in kept if name.startswith(record.WARNING))

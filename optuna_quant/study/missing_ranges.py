@@ -8,6 +8,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from optuna_quant._common.printable import listed
+from optuna_quant._optuna import study_user_attrs
 from optuna_quant.backends.base import MissingRange
 from optuna_quant.backends.base import TellsMissingRanges
 from optuna_quant.study import record
@@ -66,7 +67,11 @@ def find_missing_ranges(study: optuna.Study) -> dict[str, MissingRange]:
         study:
             The study.
     """
-    kept = (v for name, v in study.user_attrs.items() if name.startswith(record.MISSING_RANGE))
+    kept = (
+        v
+        for name, v in list(study_user_attrs(study).items())
+        if name.startswith(record.MISSING_RANGE)
+    )
     return {str(op): MissingRange(str(reason), str(where)) for op, reason, where in kept}
 
 

@@ -76,6 +76,21 @@ def optimize(
     return stop
 
 
+def in_turn(
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+) -> Callable[[optuna.Study, FrozenTrial], None]:
+    """Several callbacks as one, for those that do not change the trial that they are given.
+
+    For each callback that Optuna knows of it copies the trial with all its attributes.
+    """
+
+    def call(study: optuna.Study, trial: FrozenTrial) -> None:
+        for callback in callbacks:
+            callback(study, trial)
+
+    return call
+
+
 class _NotesStop:
     """The exit policy as a callback, which knows whether it has stopped the study."""
 

@@ -47,6 +47,7 @@ from optuna_quant.tuning.finish import finish
 from optuna_quant.tuning.opening import MOST_RENEWALS
 from optuna_quant.tuning.opening import is_new
 from optuna_quant.tuning.opening import was_replaced
+from optuna_quant.tuning.optimize import in_turn
 from optuna_quant.tuning.optimize import optimize
 from optuna_quant.tuning.options.search import SearchOptions
 from optuna_quant.tuning.output import check_output
@@ -258,8 +259,7 @@ class TuningRun:
             try_again(study, setup.space)
         ranges = MissingRangesKeeper(setup.backend)
         ranges.keep(study)  # What costs were measured of.
-        observers: list[Callable[[optuna.Study, FrozenTrial], None]] = [ranges]
-        observers += self._observers(progress)
+        observers = self._observers(ranges, progress)
         with named_if_gone(study):
             stop = optimize(study, objective, setup.policy, observers, n_jobs=options.n_jobs)
             if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
@@ -267,15 +267,17 @@ class TuningRun:
             ranges.keep(study)
             return finish(setup, study, stop, objective, callbacks=options.callbacks)
 
-    def _observers(self, progress: Progress) -> list[Callable[[optuna.Study, FrozenTrial], None]]:
+    def _observers(
+        self, ranges: MissingRangesKeeper, progress: Progress
+    ) -> list[Callable[[optuna.Study, FrozenTrial], None]]:
         """What is told of each trial that has ended, in this order."""
         setup, options = self._setup, self._options
-        observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
+        own: list[Callable[[optuna.Study, FrozenTrial], None]] = [ranges]
         if options.show_progress:
-            observers.append(progress)
+            own.append(progress)
         if setup.saver is not None:
-            observers.append(setup.saver)
-        observers += options.callbacks
+            own.append(setup.saver)
+        observers = [in_turn(own), *options.callbacks]
         if isinstance(setup.measure, DataEvaluation) and this_rank().is_leader:
             observers.append(
                 SampleDependence(setup.measure, lambda: setup.backend.quantize(setup.space.fp32()))
