@@ -88,6 +88,11 @@ class Population:
         return self.normalized(self.baseline_in_order)
 
     @cached_property
+    def normalized_baseline_mean(self) -> float:
+        """The mean of the FP32 model's normalized scores."""
+        return float(self.normalized_baseline.mean())
+
+    @cached_property
     def baseline_in_order(self) -> NDArray[np.float64]:
         """The FP32 model's scores as the metric gives them, in the order of evaluation."""
         return self.baseline[self.order.indices].astype(np.float64)

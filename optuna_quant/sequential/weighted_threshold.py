@@ -355,7 +355,7 @@ def estimate(population: Population, scores: NDArray[np.float64]) -> float:
         gained = float((before + gains / population.order.probabilities[:seen]).mean())
     else:
         gained = float(gains.sum())
-    return float(baseline.mean()) + gained / population.samples
+    return population.normalized_baseline_mean + gained / population.samples
 
 
 def bounds(population: Population, scores: NDArray[np.float64]) -> tuple[float, float]:

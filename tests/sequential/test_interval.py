@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 import math
 
 from hypothesis import given
@@ -16,6 +15,7 @@ from optuna_quant.sequential.interval import loss_interval
 
 
 Pairs = tuple[np.ndarray, np.ndarray]
+Pair = tuple[float, float]
 Draw = Callable[[np.random.Generator, int], Pairs]
 
 # The most misses of 400 that a probability of 5 percent gives, but for one case in a million.
@@ -54,21 +54,22 @@ def negative(generator: np.random.Generator, samples: int) -> Pairs:
     return floats(generator, samples, -3.0, 0.0)
 
 
-@cache
-def true_means(draw: Draw) -> tuple[float, float]:
-    """The mean score of the candidate and of the baseline, from many samples."""
-    candidate, baseline = draw(np.random.default_rng(8), 1_000_000)
-    return float(candidate.mean()), float(baseline.mean())
+def stretched(low: float, high: float) -> Pair:
+    """The means of what :func:`floats` draws: those of beta distributions."""
+    b = 0.5 / 0.9
+    c = b * 8 / 8.2
+    return low + (high - low) * c, low + (high - low) * b
 
 
-DRAWS: dict[str, tuple[Draw, tuple[float, float]]] = {
-    "few": (binary(0.02, 0.01), (0.0, 1.0)),
-    "many": (binary(0.2, 0.1, 0.5), (0.0, 1.0)),
-    "better": (binary(0.0, 0.03, 0.9), (0.0, 1.0)),
-    "floats": (floats, (0.0, 1.0)),
-    "rare": (rare, (0.0, 1.0)),
-    "signed": (signed, (-0.2, 1.0)),
-    "negative": (negative, (-3.0, 0.0)),
+# What draws, the bounds, and the true mean scores of the candidate and of the baseline.
+DRAWS: dict[str, tuple[Draw, Pair, Pair]] = {
+    "few": (binary(0.02, 0.01), (0.0, 1.0), (0.71, 0.72)),
+    "many": (binary(0.2, 0.1, 0.5), (0.0, 1.0), (0.6, 0.7)),
+    "better": (binary(0.0, 0.03, 0.9), (0.0, 1.0), (0.93, 0.9)),
+    "floats": (floats, (0.0, 1.0), stretched(0.0, 1.0)),
+    "rare": (rare, (0.0, 1.0), (0.01 + 0.99 * 0.29, 0.3)),
+    "signed": (signed, (-0.2, 1.0), stretched(-0.2, 1.0)),
+    "negative": (negative, (-3.0, 0.0), stretched(-3.0, 0.0)),
 }
 SAMPLES = [10, 300]
 # Whether higher is better, and whether the loss is relative. The first makes no difference, as
@@ -77,7 +78,7 @@ WAYS = [(True, True), (True, False), (False, True), (False, False)]
 
 
 @pytest.mark.parametrize(
-    ("draw", "bounds", "samples", "higher_is_better", "relative"),
+    ("draw", "bounds", "means", "samples", "higher_is_better", "relative"),
     [
         pytest.param(*DRAWS[name], samples, *WAYS[(i + j) % len(WAYS)], id=f"{name}-{samples}")
         for i, name in enumerate(DRAWS)
@@ -85,13 +86,18 @@ WAYS = [(True, True), (True, False), (False, True), (False, False)]
     ],
 )
 def test_the_truth_is_inside_as_often_as_is_said(
-    draw: Draw, bounds: tuple[float, float], samples: int, higher_is_better: bool, relative: bool
+    draw: Draw,
+    bounds: Pair,
+    means: Pair,
+    samples: int,
+    higher_is_better: bool,
+    relative: bool,
 ) -> None:
     generator = np.random.default_rng(7)
     criterion = AccuracyCriterion(
         higher_is_better=higher_is_better, criterion="relative" if relative else "absolute"
     )
-    truth = criterion.loss(*true_means(draw))
+    truth = criterion.loss(*means)
     misses = 0
     for _ in range(MANY):
         candidate, baseline = draw(generator, samples)
