@@ -144,6 +144,7 @@ class OwnPostgresql(OwnServer):
     def command(self) -> list[str]:
         # What the death of a process costs does not depend on whether the disk has it.
         settings = ["fsync=off", "shared_buffers=16MB", f"max_connections={self.connections}"]
+        settings += ["superuser_reserved_connections=0"]
         settings += [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
         options = [word for setting in settings for word in ("-c", setting)]
         return [str(self._binaries / "postgres"), "-D", str(self._data), *options]
@@ -161,7 +162,7 @@ class OwnPostgresql(OwnServer):
 class SmallPostgresql(OwnPostgresql):
     """For a few connections at a time."""
 
-    connections = 5
+    connections = 3
 
 
 class OwnRedis(OwnServer):
