@@ -245,9 +245,7 @@ KINDS: dict[str, type[OwnServer]] = {
 
 
 @contextlib.contextmanager
-def own_server(
-    kind: str | type[OwnServer], zygote: Zygote | None = None
-) -> Iterator[OwnServer]:
+def own_server(kind: str | type[OwnServer], zygote: Zygote | None = None) -> Iterator[OwnServer]:
     """A server that has started; the one of gRPC needs what forks its process."""
     # Not below pytest's own directory, into which no other user may look.
     with tempfile.TemporaryDirectory(prefix="optuna_quant_", ignore_cleanup_errors=True) as path:

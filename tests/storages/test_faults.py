@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+from forked_scripts import written_by
 from free_ports import free_port
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -19,7 +20,6 @@ from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from forked_scripts import written_by
 import own_servers
 import pytest
 import services
