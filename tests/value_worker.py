@@ -36,8 +36,8 @@ def set_barrier(barrier: Barrier) -> None:
 
 
 @lru_cache(maxsize=1)
-def _opened(url: str) -> optuna.Study:
-    """The study; a process opens it once, whatever else it is asked to do."""
+def _opened(url: str, folder: Path) -> optuna.Study:
+    """The study; a process opens it once for a test, whose folder that is."""
     return services.create(url)
 
 
@@ -55,7 +55,7 @@ def computation(log: Path, seconds: float = 0.0) -> Callable[[], bytes]:
 
 def race(url: str, name: str, log: Path) -> bytes:
     """Ask for a value at the same instant as the other processes."""
-    study = _opened(url)
+    study = _opened(url, log.parent)
     _barrier[0].wait(60)
     return ComputeOnce(study, name).get(computation(log, 0.05))
 

@@ -81,7 +81,10 @@ def without_prefix(url: str) -> Iterator[str]:
 def test_workers_begin_together_on_an_empty_storage(
     start: Start, kind: str, tmp_path: Path
 ) -> None:
-    with services.storage_url(kind, tmp_path) as url, without_prefix(url) as address:
+    with (
+        services.storage_url(kind, tmp_path, tables=False) as url,
+        without_prefix(url) as address,
+    ):
         run([start(BEGIN_TOGETHER, address) for _ in range(WORKERS)])
         study = optuna.load_study(storage=open_storage(address), study_name="s")
         assert len(study.trials) == 3 * WORKERS
