@@ -48,7 +48,7 @@ def _missing(service: str, error: Exception) -> None:
     pytest.skip(message)
 
 
-# With Optuna's tables, in which nothing is: those of each server that nobody uses now.
+# With Optuna's tables, in which nothing is: those of each server that no test uses now.
 _databases: dict[str, list[str]] = {}
 
 
@@ -91,7 +91,7 @@ def _drop(server: str, url: str) -> None:
 
 
 def _empty(url: str) -> None:
-    """Delete all that is in Optuna's tables; whoever is still connected is thrown out."""
+    """Delete all that is in Optuna's tables, and end all other connections."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(url)
