@@ -25,6 +25,7 @@ import pytest
 import services
 from zygote import Zygote
 
+from optuna_quant._optuna import RetryingGrpcStorage
 from optuna_quant.storages import open as storages
 from optuna_quant.storages import reconnection
 from optuna_quant.storages import retrying
@@ -326,6 +327,16 @@ def test_grpc_address_that_nothing_answers_is_an_error(monkeypatch: pytest.Monke
         open_storage(f"grpc://127.0.0.1:{free_port()}")
     with pytest.raises(ValueError, match="write it as grpc://HOST:PORT"):
         open_storage("grpc://host:1/path")
+
+
+def test_grpc_server_that_is_away_is_an_error_of_a_ping_at_once() -> None:
+    pytest.importorskip("grpc")
+    storage = RetryingGrpcStorage(host="127.0.0.1", port=free_port())
+    before = time.monotonic()
+    with pytest.raises(ConnectionError, match="failed"):
+        storage.ping(60.0)
+    assert time.monotonic() - before < 30
+    storage.close()
 
 
 # A full disk.
