@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from functools import lru_cache
 from multiprocessing.synchronize import Barrier
 import os
 from pathlib import Path
 import time
 
 from fake_backend import FakeBackend
+import optuna
 from optuna.artifacts import FileSystemArtifactStore
 import services
 from spaces import make_space
@@ -33,6 +35,12 @@ def set_barrier(barrier: Barrier) -> None:
     _barrier.append(barrier)
 
 
+@lru_cache(maxsize=1)
+def _opened(url: str, folder: Path) -> optuna.Study:
+    """The study; a process opens it once for a test, whose folder that is."""
+    return services.create(url)
+
+
 def computation(log: Path, seconds: float = 0.0) -> Callable[[], bytes]:
     """Takes a while, gives a value of its own, and leaves a line in a file."""
 
@@ -47,7 +55,7 @@ def computation(log: Path, seconds: float = 0.0) -> Callable[[], bytes]:
 
 def race(url: str, name: str, log: Path) -> bytes:
     """Ask for a value at the same instant as the other processes."""
-    study = services.create(url)
+    study = _opened(url, log.parent)
     _barrier[0].wait(60)
     return ComputeOnce(study, name).get(computation(log, 0.05))
 

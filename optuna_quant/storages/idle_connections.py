@@ -20,7 +20,7 @@ class IdleConnections:
             For how long they must not have been used.
     """
 
-    def __init__(self, close: Callable[[], None], *, seconds: float = 1.0) -> None:
+    def __init__(self, close: Callable[[], None], seconds: float) -> None:
         self._close = close
         self._seconds = seconds
         self._lock = threading.Lock()

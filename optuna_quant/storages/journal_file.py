@@ -8,6 +8,7 @@ import contextlib
 import errno
 import importlib
 import json
+import math
 import os
 from pathlib import Path
 import platform
@@ -189,9 +190,9 @@ class JournalFileFlock(JournalFileSymlinkLock):
         OSError: By :meth:`acquire`, where the file system knows no ``flock`` or no links.
     """
 
-    def __init__(self, path: str | os.PathLike[str], grace_period: int = 30) -> None:
+    def __init__(self, path: str | os.PathLike[str], grace_period: float = 30) -> None:
         self._path = Path(path).absolute()
-        super().__init__(str(self._path), grace_period)
+        super().__init__(str(self._path), math.ceil(grace_period))
         self._link = f"{self._path}.lock"
         self._grace_seconds = grace_period
         self._mark = _machine_mark() + self._path.name

@@ -32,6 +32,7 @@ _logger = get_logger(__name__)
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _FUTILE_ATTEMPTS = 5
+_IDLE_SECONDS = 1.0
 
 
 class StorageLostError(ConnectionError):
@@ -57,7 +58,7 @@ class Reconnection:
         self._back_since: float | None = None
         self._idle: IdleConnections | None = None
         if is_database(storage):
-            self._idle = IdleConnections(partial(close_connections, storage))
+            self._idle = IdleConnections(partial(close_connections, storage), _IDLE_SECONDS)
 
     def repeat(self, action: Callable[[], T], done: Callable[[], T | None] | None = None) -> T:
         """Do something with the storage, again if the connection is lost meanwhile.

@@ -15,6 +15,8 @@ import tempfile
 
 from zygote import Zygote
 
+from optuna_quant.evaluation import timeout
+
 
 class ForkedCommand:
     """A command that runs here, with the environment that this process has now.
@@ -24,9 +26,11 @@ class ForkedCommand:
             The process that forks it.
         args:
             The arguments of the command.
+        out:
+            What it writes to instead of a file, whose text is then not given.
     """
 
-    def __init__(self, zygote: Zygote, args: Sequence[str]) -> None:
+    def __init__(self, zygote: Zygote, args: Sequence[str], *, out: Path | None = None) -> None:
         self._zygote = zygote
         self._args = list(args)
         self._folder = tempfile.TemporaryDirectory()
@@ -36,24 +40,29 @@ class ForkedCommand:
             folder=os.getcwd(),
             environment=dict(os.environ),
             streams=self._folder.name,
+            out=None if out is None else str(out),
         )
 
     def end(self, *, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Wait for it; gives its exit status and what it has written."""
         status, _ = self._zygote.wait(self.pid, timeout=timeout)
-        texts = [(Path(self._folder.name) / name).read_text() for name in ("out", "err")]
+        files = [Path(self._folder.name) / name for name in ("out", "err")]
+        texts = [file.read_text() if file.exists() else "" for file in files]
         self._folder.cleanup()
         return subprocess.CompletedProcess(self._args, status, *texts)
 
 
-def run(args: list[str], folder: str, environment: dict[str, str], streams: str) -> None:
+def run(
+    args: list[str], folder: str, environment: dict[str, str], streams: str, out: str | None
+) -> None:
     """Do what ``optuna-quant`` does, in a process that was forked."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(Path(streams) / name, os.O_WRONLY | os.O_CREAT), number)
+    for number, path in ((1, out or f"{streams}/out"), (2, f"{streams}/err")):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.argv[1:] = args
+    timeout._SHORTEST_GRACE_SECONDS = 0.2  # For evaluations that never react.
     from optuna_quant.cli import main
 
     sys.exit(main())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import json
+import os
 from pathlib import Path
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from cli.forked_commands import ForkedCommand
 from free_ports import free_port
 import numpy as np
 import onnx
@@ -20,6 +22,7 @@ import onnx_models
 import onnxruntime
 import optuna
 import pytest
+from zygote import Zygote
 
 from optuna_quant import __version__
 from optuna_quant.cli.loading import load
@@ -471,21 +474,18 @@ def test_interrupted_command_goes_on_where_it_was(
     assert "stopped: All 4 trials are used up." in capsys.readouterr().out
 
 
-def test_terminated_command_gives_its_trial_back(folder: Path) -> None:
+def test_terminated_command_gives_its_trial_back(zygote: Zygote, folder: Path) -> None:
     command = [*BASE, "--evaluate", "evaluate.py:waiting", "--tolerable-loss", "0.1"]
     command += ["--timeout", "none", "--strategy", "exhaustive", "--max-trials", "4"]
-    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True
-    )
+    process = ForkedCommand(zygote, command)
     calls = folder / "calls"
     deadline = time.monotonic() + 120
     while not (calls.exists() and calls.read_text() == "xxx") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.terminate()
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "stopped: The search was interrupted." in out
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGTERM)
+    done = process.end()
+    assert done.returncode == 130
+    assert "stopped: The search was interrupted." in done.stdout
     storage = open_storage(folder / "net.quantized.optuna_quant.journal")
     trials = only_study(storage).get_trials()
     # Others need not wait for it, wherever they run.

@@ -240,8 +240,8 @@ def test_outcome_does_not_depend_on_who_reads_it(
     assert (folder / "out.optuna_quant.journal").read_text().startswith("{")
 
 
-def test_output_that_is_lost_is_said(folder: Path) -> None:
-    done = in_shell(MET, "@ >/dev/full")
+def test_output_that_is_lost_is_said(zygote: Zygote, folder: Path) -> None:
+    done = ForkedCommand(zygote, MET, out=Path("/dev/full")).end()
     assert done.returncode == 0
     assert "the output could not be written: [Errno 28] No space left" in done.stderr
 
@@ -254,8 +254,14 @@ def test_names_that_the_encoding_lacks_are_escaped(folder: Path) -> None:
     assert r"gr\xf6\xdfe/Conv0" in done.stdout
 
 
-def test_evaluation_that_prints_without_a_reader_does_not_fail(folder: Path) -> None:
-    done = in_shell(tune("talks", "--tolerable-loss", "0.5"), "@ | true; exit ${PIPESTATUS[0]}")
+def test_evaluation_that_prints_without_a_reader_does_not_fail(
+    zygote: Zygote, folder: Path
+) -> None:
+    os.mkfifo(folder / "pipe")
+    talks = tune("talks", "--tolerable-loss", "0.5")
+    command = ForkedCommand(zygote, talks, out=folder / "pipe")
+    (folder / "pipe").open().close()
+    done = command.end()
     assert done.returncode == 0
     assert "failed" not in done.stderr
 
@@ -360,10 +366,10 @@ def test_model_that_hangs_does_not_hold_up_the_end(start: Start, folder: Path) -
     np.savez(folder / "x.npz", x=np.ones((300, 4), np.float32), labels=np.zeros(300, np.int64))
     done = start(
         ["tune", "endless.onnx", "--objective", "ops", "--approach", "dynamic", "--data", "x.npz",
-         "--evaluation-timeout", "1", "--evaluation-threads", "2"],
+         "--evaluation-timeout", "0.5", "--evaluation-threads", "2"],
     ).end()  # fmt: skip
     assert done.returncode == 2
-    assert "EvaluationTimeout: it took longer than evaluation_timeout=1 s" in done.stderr
+    assert "EvaluationTimeout: it took longer than evaluation_timeout=0.5 s" in done.stderr
 
 
 # Signals.
@@ -391,7 +397,7 @@ def test_hangup_is_ignored_under_nohup(folder: Path) -> None:
     wait_for(lambda: (folder / "waits").exists())
     process.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1)
+        process.wait(0.3)
     process.terminate()
     process.communicate(timeout=120)
     assert process.returncode == 130
@@ -420,7 +426,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 # The other commands.

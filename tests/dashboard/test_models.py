@@ -113,7 +113,8 @@ def test_models_of_the_front_are_on_the_pages_of_their_trials(
 ) -> None:
     with services.storage_url(kind, tmp_path) as url:
         storage = services.open_as_users_do(url)
-        result = search(storage=storage, callbacks=[PublishToDashboard(artifact_store=store)])
+        publisher = PublishToDashboard(artifact_store=store)
+        result = search(storage=storage, callbacks=[publisher], max_trials=12)
         number = _optuna.study_identity(result.study)[1]
         found = Stock(services.open_storage(url), store).downloads(number)
         expected = deployable(result.study)
@@ -278,7 +279,7 @@ def test_several_workers(
     kind: str, zygote: Zygote, store: FileSystemArtifactStore, tmp_path: Path
 ) -> None:
     with services.storage_url(kind, tmp_path) as url:
-        services.open_storage(url)  # The tables are made once.
+        services.open_as_users_do(url)  # The tables are made once.
         folder = str(store._base_path)
         workers = [
             zygote.start("dashboard.publishing_worker:work", url=url, folder=folder)

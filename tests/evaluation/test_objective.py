@@ -499,7 +499,7 @@ def test_thread_that_takes_longer_than_the_timeout_is_waited_for() -> None:
     space = backend.tuning_space()
 
     def slowly(model: FakeModel) -> float:
-        time.sleep(0.0 if model.config.quantized_ops else 1.0)
+        time.sleep(0.0 if model.config.quantized_ops else 0.5)
         return evaluate(model)
 
     objective = QuantObjective(
@@ -519,17 +519,17 @@ def test_worker_that_writes_heartbeats_is_waited_for() -> None:
     system(trial._trial_id, record.CLAIM, claim.to_attr())
     waiting = Waiting(
         is_at_work=lambda number: False,
-        timeout=lambda: 0.3,
-        grace_period=0.3,
+        timeout=lambda: 0.15,
+        grace_period=0.15,
         given_up=set(),
     )
     for count in range(4):
         system(trial._trial_id, record.HEARTBEAT, count)
         assert waiting.is_for(study.trials)
-        time.sleep(0.2)
+        time.sleep(0.1)
     for _ in range(3):  # Only time during which it looks counts.
         waiting.is_for(study.trials)
-        time.sleep(0.1)
+        time.sleep(0.05)
     assert not waiting.is_for(study.trials)
 
 

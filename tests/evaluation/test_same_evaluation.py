@@ -40,6 +40,7 @@ from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.gone import StudyGoneError
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import population_of
+from optuna_quant.tuning import opening
 from optuna_quant.tuning import run as run_module
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.options.criterion import TuningCriterion
@@ -408,6 +409,8 @@ def test_a_study_that_another_process_starts_over_before_it_is_used_is_opened_ag
     monkeypatch.setattr(run_module, "decide_for", replaced_first)
     assert go(storage, Counted(lambda model: model.accuracy), Signed("one")).met
     assert seen == ["mine", "mine"]
+
+    monkeypatch.setattr(opening, "_LONGEST_REPLACEMENT", 0.3)
 
     def deleted(study: optuna.Study, **given: Any) -> Any:
         optuna.delete_study(study_name=study.study_name, storage=open_storage(storage))

@@ -142,7 +142,8 @@ def test_evaluation_that_hangs_in_another_thread_is_ended(hang: Callable[[], Any
     assert isinstance(error, EvaluationTimeout)
 
 
-def test_evaluation_that_does_not_react_is_given_up() -> None:
+def test_evaluation_that_does_not_react_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeout, "_SHORTEST_GRACE_SECONDS", 0.2)
     given_up: list[str] = []
     stuck: list[str] = []
     release_connection = threading.Event()
@@ -363,12 +364,12 @@ def test_other_worker_that_holds_up_all_is_named_once(lines: pytest.LogCaptureFi
 def test_own_evaluation_that_takes_long_is_told_of_once(
     lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timeout, "_FIRST_TOLD_SECONDS", 0.1)
-    monkeypatch.setattr(timeout, "_LONGEST_BETWEEN_LOOKS_SECONDS", 0.05)
+    monkeypatch.setattr(timeout, "_FIRST_TOLD_SECONDS", 0.05)
+    monkeypatch.setattr(timeout, "_LONGEST_BETWEEN_LOOKS_SECONDS", 0.02)
     watch = EvaluationWatchdog(None)
-    assert timed(watch, lambda: time.sleep(1), usual=(0.3, "others took 0.01 s")) is None
+    assert timed(watch, lambda: time.sleep(0.4), usual=(0.12, "others took 0.01 s")) is None
     assert len(lines.messages) == 1
     assert lines.messages[0].startswith("It has been running for 0 s (others took 0.01 s)")
     lines.clear()
-    assert timed(watch, lambda: time.sleep(0.3), usual=(0.5, "others took 0.01 s")) is None
+    assert timed(watch, lambda: time.sleep(0.15), usual=(0.5, "others took 0.01 s")) is None
     assert lines.messages == []

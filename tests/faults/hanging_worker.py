@@ -15,6 +15,7 @@ from samplers.parallel_worker import Log
 import services
 
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.evaluation import timeout as evaluation_timeout
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.options.criterion import TuningCriterion
 
@@ -66,6 +67,7 @@ def work(
             How many threads evaluate.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    evaluation_timeout._SHORTEST_GRACE_SECONDS = 0.2
     lines = Log(log)
 
     def evaluate(model: FakeModel) -> float:

@@ -52,7 +52,7 @@ def test_who_comes_late_goes_on_where_the_others_are(
 ) -> None:
     log = Log(tmp_path / "log")
     common = {"url": url, "log": str(log.path), "name": "exhaustive"}
-    first = zygote.start("faults.fault_worker:work", **common, seconds=0.1)
+    first = zygote.start("faults.fault_worker:work", **common, seconds=0.04)
     while len(log.read("told", pid=first)) < 4:
         assert not zygote.has_ended(first)
     late = zygote.start("faults.fault_worker:work", **common, seconds=0.0)
@@ -67,7 +67,7 @@ def test_another_space_is_refused_and_disturbs_no_worker(
 ) -> None:
     log = Log(tmp_path / "log")
     common = {"url": url, "log": str(log.path)}
-    first = zygote.start("faults.fault_worker:work", **common, name="basic", seconds=0.1)
+    first = zygote.start("faults.fault_worker:work", **common, name="basic", seconds=0.04)
     while not log.read("told", pid=first):
         assert not zygote.has_ended(first)
     # The space of this strategy has other ops.

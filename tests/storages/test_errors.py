@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-import subprocess
+import random
 import sys
 
 from fake_backend import FakeBackend
@@ -12,8 +12,8 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 import own_servers
-from places import TESTS
 import pytest
+from zygote import Zygote
 
 import optuna_quant
 from optuna_quant import TuningCriterion
@@ -38,8 +38,14 @@ def nothing(study: optuna.Study, trial: FrozenTrial) -> None:
     """A callback."""
 
 
-def test_right_that_is_lost_in_mid_search() -> None:
+def optuna_pauses_for(seconds: float) -> Callable[[], float]:
+    """Instead of ``random.random``: Optuna takes twice that before it tries again."""
+    return lambda: seconds / 2
+
+
+def test_right_that_is_lost_in_mid_search(monkeypatch: pytest.MonkeyPatch) -> None:
     psycopg2 = pytest.importorskip("psycopg2")
+    monkeypatch.setattr(random, "random", optuna_pauses_for(0.01))
     with own_servers.own_server("postgresql") as server:
         connection = psycopg2.connect(server.address)
         connection.autocommit = True
@@ -58,34 +64,29 @@ def test_right_that_is_lost_in_mid_search() -> None:
         connection.close()
 
 
-FULL = """
-import pathlib, resource, sys
-sys.path.insert(0, sys.argv[1])
-from storages.test_errors import nothing, search
+def fill(storage: str, folder: str) -> None:
+    """Search until the disk is full; of a process of its own, which it ends."""
+    import resource
 
-def fill(study, trial):
-    if trial.number == 2:
-        size = max(path.stat().st_size for path in pathlib.Path(sys.argv[3]).iterdir()) + 2000
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    def full(study: optuna.Study, trial: FrozenTrial) -> None:
+        if trial.number == 2:
+            size = max(path.stat().st_size for path in Path(folder).iterdir()) + 2000
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-search(sys.argv[2], fill)
-"""
+    random.random = optuna_pauses_for(0.01)
+    search(storage, full)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of a file's size")
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_disk_that_is_full_in_mid_search(kind: str, tmp_path: Path) -> None:
+def test_disk_that_is_full_in_mid_search(zygote: Zygote, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "study"
     address = f"sqlite:///{path}" if kind == "sqlite" else f"journal:{path}"
-    here = str(TESTS)
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, here, address, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("optuna_quant.storages.errors.StorageError: The "), done.stderr
+    worker = zygote.start("storages.test_errors:fill", storage=address, folder=str(tmp_path))
+    status, errors = zygote.wait(worker)
+    assert status == 1
+    last = errors.splitlines()[-1]
+    assert last.startswith("optuna_quant.storages.errors.StorageError: The "), errors
     # SQLite has words of its own for a full disk, but not for a limit of the file's size.
     cure = "Make room on its disk" if kind == "journal" else "Check whether its disk is full"
     assert cure in last

@@ -8,12 +8,11 @@ import logging
 from pathlib import Path
 import random
 import resource
-import subprocess
-import sys
 import threading
 import time
 from typing import Any
 
+from forked_scripts import written_by
 from free_ports import free_port
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -22,10 +21,13 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 import own_servers
-from places import ROOT
 import pytest
 import services
+from zygote import Zygote
 
+from optuna_quant._optuna import RetryingGrpcStorage
+from optuna_quant.storages import open as storages
+from optuna_quant.storages import reconnection
 from optuna_quant.storages import retrying
 from optuna_quant.storages.bulk_writes import write_trial
 from optuna_quant.storages.open import open_storage
@@ -50,9 +52,16 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 
 @pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest) -> Iterator[own_servers.OwnServer]:
-    with own_servers.own_server(request.param) as server:
+def server(request: pytest.FixtureRequest, zygote: Zygote) -> Iterator[own_servers.OwnServer]:
+    with own_servers.own_server(request.param, zygote) as server:
         yield server
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between attempts to reach a server."""
+    monkeypatch.setattr(reconnection, "_FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(reconnection, "_LONGEST_PAUSE_SECONDS", 0.2)
 
 
 def told(log: pytest.LogCaptureFixture, text: str) -> int:
@@ -196,6 +205,7 @@ def test_call_that_was_done_before_the_connection_broke_is_not_done_twice(
     assert len(storage.get_all_studies()) == 1
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_parameters_written_before_the_connection_broke_are_no_error(
     server: own_servers.OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +215,7 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
     trial = storage.create_new_trial(study)
     real = retrying.RetryingStorage.repeat
     breaks = [True]
-    restart = threading.Timer(0.5, server.start)
+    restart = threading.Timer(0.1, server.start)
 
     def repeat(self: Any, action: Any, done: Any = None) -> Any:
         def twice() -> Any:
@@ -227,19 +237,20 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
     }
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_server_that_stays_away_is_one_clear_error(
     server: own_servers.OwnServer, log: pytest.LogCaptureFixture
 ) -> None:
     storage = open_storage(server.address)
     assert isinstance(storage, RetryingStorage)
-    impatient = RetryingStorage(storage.inner, timeout=2.0)
+    impatient = RetryingStorage(storage.inner, timeout=0.5)
     study = optuna.create_study(storage=impatient)
     server.kill()
     log.clear()
     before = time.monotonic()
-    with pytest.raises(StorageLostError, match="could not be reached for 2 s.*start again"):
+    with pytest.raises(StorageLostError, match="could not be reached for 0.5 s.*start again"):
         study.set_user_attr("k", 1)
-    assert 1.9 < time.monotonic() - before < 30
+    assert 0.4 < time.monotonic() - before < 30
     # While it lasts, further calls do not wait as long again.
     before = time.monotonic()
     with pytest.raises(StorageLostError):
@@ -286,6 +297,7 @@ def test_errors_that_come_again_are_not_waited_for() -> None:
                 open_storage(address.removesuffix("postgres") + "nothing")
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_loss_that_comes_again_while_the_server_answers_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,12 +320,23 @@ def test_loss_that_comes_again_while_the_server_answers_is_raised(
 # gRPC addresses.
 
 
-def test_grpc_address_that_nothing_answers_is_an_error() -> None:
+def test_grpc_address_that_nothing_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("grpc")
+    monkeypatch.setattr(storages, "_GRPC_WAIT_SECONDS", 0.3)
     with pytest.raises(ValueError, match="nothing answers on port"):
         open_storage(f"grpc://127.0.0.1:{free_port()}")
     with pytest.raises(ValueError, match="write it as grpc://HOST:PORT"):
         open_storage("grpc://host:1/path")
+
+
+def test_grpc_server_that_is_away_is_an_error_of_a_ping_at_once() -> None:
+    pytest.importorskip("grpc")
+    storage = RetryingGrpcStorage(host="127.0.0.1", port=free_port())
+    before = time.monotonic()
+    with pytest.raises(ConnectionError, match="failed"):
+        storage.ping(60.0)
+    assert time.monotonic() - before < 30
+    storage.close()
 
 
 # A full disk.
@@ -323,6 +346,7 @@ import resource, signal, sys
 import optuna
 from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.storages.open import open_storage
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)
 limit, hold = int(sys.argv[2]), sys.argv[3] == "hold"
 study = optuna.create_study(
     storage=open_storage(sys.argv[1]), study_name="s", load_if_exists=True, direction="maximize",
@@ -350,16 +374,9 @@ except OSError as error:
 """
 
 
-def _full(path: Path, limit: int, hold: bool) -> list[str]:
-    process = subprocess.run(
-        [sys.executable, "-c", FULL, str(path), str(limit), "hold" if hold else "each"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout.splitlines()
+def _full(zygote: Zygote, path: Path, limit: int, hold: bool) -> list[str]:
+    how = "hold" if hold else "each"
+    return written_by(zygote, FULL, path, limit, how).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -371,14 +388,14 @@ def _full(path: Path, limit: int, hold: bool) -> list[str]:
     ],
 )
 def test_full_disk_is_one_clear_error_and_loses_nothing(
-    hold: bool, extra: int, tmp_path: Path
+    zygote: Zygote, hold: bool, extra: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "study.journal"
-    _full(path, 0, hold)
+    _full(zygote, path, 0, hold)
     whole = len(path.read_bytes())
     reader = optuna.load_study(storage=open_storage(path), study_name="s")
     assert len(reader.trials) == 10
-    *done, error = _full(path, whole + extra, hold)
+    *done, error = _full(zygote, path, whole + extra, hold)
     assert error.startswith(f"error The journal {str(path)!r} cannot be written: File too large.")
     assert "Make room" in error
     assert path.read_bytes().endswith(b"\n")
@@ -389,7 +406,7 @@ def test_full_disk_is_one_clear_error_and_loses_nothing(
         complete = study.get_trials(states=[TrialState.COMPLETE])
         assert [trial.number for trial in complete] == [*range(10), *numbers]
         assert all(len(trial.params) == 50 for trial in complete)
-    assert len(_full(path, 0, hold)) == 10
+    assert len(_full(zygote, path, 0, hold)) == 10
     assert len(reader.get_trials(states=[TrialState.COMPLETE])) == 20 + len(numbers)
 
 

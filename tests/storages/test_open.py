@@ -32,6 +32,7 @@ from optuna_quant.storages import reconnection
 from optuna_quant.storages.errors import NotOpenedError
 from optuna_quant.storages.open import open_storage
 from optuna_quant.storages.retrying import RetryingStorage
+from optuna_quant.workers.backoff import Backoff
 
 
 WORKERS = 4
@@ -80,7 +81,10 @@ def without_prefix(url: str) -> Iterator[str]:
 def test_workers_begin_together_on_an_empty_storage(
     start: Start, kind: str, tmp_path: Path
 ) -> None:
-    with services.storage_url(kind, tmp_path) as url, without_prefix(url) as address:
+    with (
+        services.storage_url(kind, tmp_path, tables=False) as url,
+        without_prefix(url) as address,
+    ):
         run([start(BEGIN_TOGETHER, address) for _ in range(WORKERS)])
         study = optuna.load_study(storage=open_storage(address), study_name="s")
         assert len(study.trials) == 3 * WORKERS
@@ -90,10 +94,15 @@ def test_workers_begin_together_on_an_empty_storage(
 
 
 EVALUATE_LONG = """
+from optuna_quant.storages import open as storages, reconnection
+from optuna_quant.workers.backoff import Backoff
+reconnection._IDLE_SECONDS = 0.1
+reconnection._LONGEST_PAUSE_SECONDS = 0.2
+storages._database_backoff = lambda: Backoff(first=0.1, longest=0.2)
 study = optuna.create_study(storage=open_storage(address), study_name="s", load_if_exists=True)
 
 def objective(trial):
-    time.sleep(1.5)
+    time.sleep(0.3)
     return trial.suggest_float("x", 0, 1)
 
 study.optimize(objective, n_trials=2)
@@ -111,8 +120,10 @@ def test_more_workers_than_connections_take_turns(start: Start) -> None:
         assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
 
 
-def test_connections_without_a_use_are_given_back() -> None:
+def test_connections_without_a_use_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("psycopg2")
+    # Long enough to be seen.
+    monkeypatch.setattr(reconnection, "_IDLE_SECONDS", 0.5)
     import psycopg2
 
     with own_servers.own_server(own_servers.SmallPostgresql) as server:
@@ -133,7 +144,7 @@ def test_connections_without_a_use_are_given_back() -> None:
         deadline = time.monotonic() + 60
         while others():
             assert time.monotonic() < deadline
-            time.sleep(0.1)
+            time.sleep(0.02)
         assert len(study.trials) == 1  # It is there again when it is needed.
         connection.close()
 
@@ -145,15 +156,16 @@ def test_server_that_stays_full_is_one_clear_error(
     import psycopg2
 
     optuna.logging.enable_propagation()
-    monkeypatch.setattr(storages, "_ROOM_SECONDS", 1.0)
+    monkeypatch.setattr(storages, "_ROOM_SECONDS", 0.3)
+    monkeypatch.setattr(storages, "_database_backoff", lambda: Backoff(longest=0.1))
     with own_servers.own_server(own_servers.SmallPostgresql) as server:
         connections = own_servers.SmallPostgresql.connections
         held = [psycopg2.connect(server.address) for _ in range(connections)]
-        with pytest.raises(ValueError, match=r"no free connection for 1 s.*optuna-quant serve"):
+        with pytest.raises(ValueError, match=r"no free connection for 0.3 s.*optuna-quant serve"):
             open_storage(server.address)
-        assert caplog.text.count("Waiting for a free one, for up to 1 s") == 1
+        assert caplog.text.count("Waiting for a free one, for up to 0.3 s") == 1
         for connection in held[:2]:  # Opening takes two.
-            threading.Timer(0.5, connection.close).start()
+            threading.Timer(0.2, connection.close).start()
         monkeypatch.setattr(storages, "_ROOM_SECONDS", 300.0)
         optuna.create_study(storage=open_storage(server.address))
     optuna.logging.disable_propagation()
