@@ -14,6 +14,8 @@ import optuna_quant
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch import load
+from optuna_quant.costs import Costs
+from optuna_quant.costs import MeasuresCosts
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
@@ -27,11 +29,20 @@ from optuna_quant.testing import SimulationTestCase
 from optuna_quant.testing import TuningTestCase
 
 
+def convnet_backend() -> TorchBackend:
+    net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
+    return TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
+
+
 class _Torch:
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
-        net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
-        return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
+        return convnet_backend
+
+    @pytest.fixture(scope="class")
+    def backend(self) -> Backend:
+        # What is asked of it changes nothing in it.
+        return convnet_backend()
 
     @pytest.fixture
     def make_other_backend(self) -> Callable[[], Backend]:
@@ -71,6 +82,11 @@ class TestTorchCompiling(CompilingTestCase):
 class TestTorchSumOfAnInput(_Torch, ModelTestCase):
     """A Linear layer whose input is added to its output, which a kernel could write into."""
 
+    @pytest.fixture(scope="class")
+    def backend(self) -> Backend:
+        net, x = modules.residual(), modules.samples(40, 16)
+        return TorchBackend(net, x[:2], calibration_data=x.numpy())
+
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
         net, x = modules.residual(), modules.samples(40, 16)
@@ -86,7 +102,10 @@ class TestTorchSensitivities(_Torch, SensitivityTestCase):
 
 
 class TestTorchCosts(_Torch, CostsTestCase):
-    pass
+    @pytest.fixture(scope="class")
+    def costs(self, backend: Backend) -> Costs:
+        assert isinstance(backend, MeasuresCosts)
+        return backend.costs(backend.tuning_space())
 
 
 class TestTorchBlocks(BlocksTestCase):
