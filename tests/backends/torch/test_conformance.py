@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import optuna_quant
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch import load
+from optuna_quant.backends.torch.converted import compiling
 from optuna_quant.costs import Costs
 from optuna_quant.costs import MeasuresCosts
 from optuna_quant.space.config import QuantConfig
@@ -101,11 +103,24 @@ class TestTorchSensitivities(_Torch, SensitivityTestCase):
     pass
 
 
-class TestTorchCosts(_Torch, CostsTestCase):
+class _Costs(_Torch, CostsTestCase):
     @pytest.fixture(scope="class")
     def costs(self, backend: Backend) -> Costs:
         assert isinstance(backend, MeasuresCosts)
         return backend.costs(backend.tuning_space())
+
+
+class TestTorchCosts(_Costs):
+    @pytest.fixture(scope="class", autouse=True)
+    def no_compiler(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiling, "has_compiler", lambda: False)
+            yield
+
+
+@pytest.mark.slow  # The compiler takes seconds.
+class TestTorchCostsOfCompiledModels(_Costs):
+    pass
 
 
 class TestTorchBlocks(BlocksTestCase):
