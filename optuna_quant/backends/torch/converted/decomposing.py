@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch._ops import HigherOrderOperator
 from torch._subclasses import FakeTensorMode
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.graph_module import _copy_attr
 from torch.fx.traceback import preserve_node_meta
 
 from optuna_quant.backends.torch.converted.exporting import export_graph
@@ -20,9 +20,10 @@ from optuna_quant.backends.torch.graph.ops import writes_in_place
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from torch.export import ExportedProgram
+    from torch.fx import Graph
     from torch.fx import GraphModule
     from torch.fx import Node
 
@@ -30,36 +31,44 @@ if TYPE_CHECKING:
 def decomposed(graph: GraphModule, like: ExportedProgram) -> GraphModule:
     """Take composite operators apart, such as a Linear layer on more than two axes.
 
-    Tensors keep their paths, and nodes what op they come from.
+    Tensors keep their paths, nodes what op they come from, and inputs are checked as before.
 
     Args:
         graph:
-            The program; it is not changed.
+            The program, which is changed.
         like:
             The exported program that it was made from: it says what the inputs are.
 
     Returns:
         The program, each of whose nodes has its tensor without data in its ``meta["val"]``.
     """
-    if not _is_pure(graph):
+    if not _is_pure(graph.graph):
         return _functional(graph, like)
-    found = _recorded(graph, like)
-    # What an operator consists of may write into what it has made itself.
-    return found if _is_pure(found) else _functional(graph, like)
+    paths = list(dict.fromkeys(str(n.target) for n in graph.graph.nodes if n.op == "get_attr"))
+    found = _recorded(graph, paths, _inputs_without_data(like))
+    if not _is_pure(found.graph):
+        # What an operator consists of may write into what it has made itself.
+        return _functional(graph, like)
+    _read_constants(found, graph)
+    _read_tensors(found.graph, paths)
+    found.graph.set_codegen(graph.graph._codegen)
+    graph.graph = found.graph
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
 
 
-def _is_pure(graph: GraphModule) -> bool:
+def _is_pure(graph: Graph) -> bool:
     """Whether a program writes into no tensor and runs no graph inside of it."""
     return not any(
         writes_in_place(node) or isinstance(node.target, HigherOrderOperator)
-        for node in graph.graph.nodes
+        for node in graph.nodes
     )
 
 
-def _recorded(graph: GraphModule, like: ExportedProgram) -> GraphModule:
-    inputs = _inputs_without_data(like)
+def _recorded(graph: GraphModule, paths: Sequence[str], inputs: Sequence[Any]) -> GraphModule:
+    """What a program runs, with the tensors of these paths as its first inputs."""
     mode = detect_fake_mode(inputs) or FakeTensorMode()
-    paths = list(dict.fromkeys(str(n.target) for n in graph.graph.nodes if n.op == "get_attr"))
     state = [mode.from_tensor(_tensor(graph, path), static_shapes=True) for path in paths]
 
     def run(*given: Any) -> Any:
@@ -67,17 +76,13 @@ def _recorded(graph: GraphModule, like: ExportedProgram) -> GraphModule:
 
     with torch.no_grad(), preserve_node_meta(), mode, enable_python_dispatcher():
         found = make_fx(run, record_stack_traces=False)(*state, *inputs)
-    placeholders = [node for node in found.graph.nodes if node.op == "placeholder"]
-    for node, given in zip(placeholders, [*state, *inputs], strict=True):
+    for node, given in zip(_placeholders(found.graph), [*state, *inputs], strict=True):
         node.meta.setdefault("val", given)  # Constants have none.
-    _put_in_state(found, graph, dict(zip(paths, placeholders, strict=False)))
-    found.graph.eliminate_dead_code()
-    found.recompile()
     return found
 
 
 class _WithState(torch.fx.Interpreter):
-    """Runs a program with other tensors in the place of its parameters."""
+    """Runs a program with other tensors in the place of its own."""
 
     def __init__(self, graph: GraphModule, state: dict[str, Any]) -> None:
         super().__init__(graph)
@@ -96,21 +101,40 @@ def _inputs_without_data(program: ExportedProgram) -> list[Any]:
     ]
 
 
+def _placeholders(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.op == "placeholder"]
+
+
 def _tensor(graph: GraphModule, path: str) -> torch.Tensor:
     owner, _, name = path.rpartition(".")
     found: torch.Tensor = getattr(graph.get_submodule(owner), name)
     return found
 
 
-def _put_in_state(found: GraphModule, graph: GraphModule, places: Mapping[str, Node]) -> None:
-    """Read tensors at their paths, instead of getting them as inputs."""
-    for path, node in places.items():
-        _copy_attr(graph, found, path)
-        with found.graph.inserting_before(node):
-            read = found.graph.get_attr(path)
+def _read_constants(found: GraphModule, graph: GraphModule) -> None:
+    """Give a program the tensors that the run has made, under names of their own."""
+    names: dict[str, str] = {}
+    for node in found.graph.nodes:
+        if node.op == "get_attr":
+            target = str(node.target)
+            if target not in names:
+                names[target] = _new_name(graph)
+                graph.register_buffer(names[target], _tensor(found, target), persistent=False)
+            node.target = names[target]
+
+
+def _new_name(graph: GraphModule) -> str:
+    return next(name for i in count() if not hasattr(graph, name := f"_constant{i}"))
+
+
+def _read_tensors(found: Graph, paths: Sequence[str]) -> None:
+    """Read tensors at their paths, instead of getting them as the first inputs."""
+    for path, node in zip(paths, _placeholders(found), strict=False):
+        with found.inserting_before(node):
+            read = found.create_node("get_attr", path)
         read.meta = dict(node.meta)
         node.replace_all_uses_with(read)
-        found.graph.erase_node(node)
+        found.erase_node(node)
 
 
 def _functional(graph: GraphModule, like: ExportedProgram) -> GraphModule:
