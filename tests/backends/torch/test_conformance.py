@@ -134,11 +134,19 @@ class TestTorchBlocks(BlocksTestCase):
 class TestTorchDynamic(BackendTestCase, ModelTestCase):
     """Models whose results depend on the batch, and with an axis that may have any size."""
 
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
         net = modules.attention()
         tokens = modules.torch.arange(10).reshape(2, 5)
         return lambda: TorchBackend(net, tokens, approach="dynamic")
+
+    @pytest.fixture
+    def make_backend(self, make: Callable[[], Backend]) -> Callable[[], Backend]:
+        return make
+
+    @pytest.fixture(scope="class")
+    def backend(self, make: Callable[[], Backend]) -> Backend:
+        return make()
 
     @pytest.fixture
     def feed(self) -> Mapping[str, Any]:
@@ -149,12 +157,20 @@ class TestTorchDynamic(BackendTestCase, ModelTestCase):
 class TestTorchWeights(BackendTestCase, ModelTestCase, CostsTestCase):
     """Weights of few bits alone."""
 
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
         # The size of ops with one weight adds up only if both have one form.
         net = modules.attention(shared=False)
         tokens = modules.torch.arange(10).reshape(2, 5)
         return lambda: TorchBackend(net, tokens, approach="weight_only")
+
+    @pytest.fixture
+    def make_backend(self, make: Callable[[], Backend]) -> Callable[[], Backend]:
+        return make
+
+    @pytest.fixture(scope="class")
+    def backend(self, make: Callable[[], Backend]) -> Backend:
+        return make()
 
     @pytest.fixture
     def feed(self) -> Mapping[str, Any]:
