@@ -31,20 +31,27 @@ from optuna_quant.testing import SimulationTestCase
 from optuna_quant.testing import TuningTestCase
 
 
-def convnet_backend() -> TorchBackend:
-    net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
-    return TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
-
-
-class _Torch:
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
-        return convnet_backend
+class _OneBackend:
+    """What is asked of a backend changes nothing in it, so a class of tests has one."""
 
     @pytest.fixture(scope="class")
-    def backend(self) -> Backend:
-        # What is asked of it changes nothing in it.
-        return convnet_backend()
+    def make(self) -> Callable[[], Backend]:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def make_backend(self, make: Callable[[], Backend]) -> Callable[[], Backend]:
+        return make
+
+    @pytest.fixture(scope="class")
+    def backend(self, make: Callable[[], Backend]) -> Backend:
+        return make()
+
+
+class _Torch(_OneBackend):
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
+        net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
+        return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
 
     @pytest.fixture
     def make_other_backend(self) -> Callable[[], Backend]:
@@ -85,12 +92,7 @@ class TestTorchSumOfAnInput(_Torch, ModelTestCase):
     """A Linear layer whose input is added to its output, which a kernel could write into."""
 
     @pytest.fixture(scope="class")
-    def backend(self) -> Backend:
-        net, x = modules.residual(), modules.samples(40, 16)
-        return TorchBackend(net, x[:2], calibration_data=x.numpy())
-
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+    def make(self) -> Callable[[], Backend]:
         net, x = modules.residual(), modules.samples(40, 16)
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
@@ -123,15 +125,15 @@ class TestTorchCostsOfCompiledModels(_Costs):
     pass
 
 
-class TestTorchBlocks(BlocksTestCase):
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+class TestTorchBlocks(_OneBackend, BlocksTestCase):
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
         net, x = modules.transformer(), modules.samples(20, 5, 8)
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
 
 @pytest.mark.slow
-class TestTorchDynamic(BackendTestCase, ModelTestCase):
+class TestTorchDynamic(_OneBackend, BackendTestCase, ModelTestCase):
     """Models whose results depend on the batch, and with an axis that may have any size."""
 
     @pytest.fixture(scope="class")
@@ -141,20 +143,12 @@ class TestTorchDynamic(BackendTestCase, ModelTestCase):
         return lambda: TorchBackend(net, tokens, approach="dynamic")
 
     @pytest.fixture
-    def make_backend(self, make: Callable[[], Backend]) -> Callable[[], Backend]:
-        return make
-
-    @pytest.fixture(scope="class")
-    def backend(self, make: Callable[[], Backend]) -> Backend:
-        return make()
-
-    @pytest.fixture
     def feed(self) -> Mapping[str, Any]:
         return {"tokens": modules.torch.arange(15).reshape(3, 5).numpy()}
 
 
 @pytest.mark.slow
-class TestTorchWeights(BackendTestCase, ModelTestCase, CostsTestCase):
+class TestTorchWeights(_OneBackend, BackendTestCase, ModelTestCase, CostsTestCase):
     """Weights of few bits alone."""
 
     @pytest.fixture(scope="class")
@@ -163,14 +157,6 @@ class TestTorchWeights(BackendTestCase, ModelTestCase, CostsTestCase):
         net = modules.attention(shared=False)
         tokens = modules.torch.arange(10).reshape(2, 5)
         return lambda: TorchBackend(net, tokens, approach="weight_only")
-
-    @pytest.fixture
-    def make_backend(self, make: Callable[[], Backend]) -> Callable[[], Backend]:
-        return make
-
-    @pytest.fixture(scope="class")
-    def backend(self, make: Callable[[], Backend]) -> Backend:
-        return make()
 
     @pytest.fixture
     def feed(self) -> Mapping[str, Any]:
