@@ -3,7 +3,7 @@
     python docs/draw_screens.py terminal      # needs tmux, Pillow and Chromium
     python docs/draw_screens.py notebook      # needs nbconvert, ipykernel, Pillow and Chromium
     python docs/draw_screens.py dashboard     # needs optuna-dashboard, Pillow and Chromium
-    python docs/draw_screens.py large         # the same, of 500 ops and 1,000 trials; minutes
+    PYTHONPATH=. python docs/draw_screens.py large     # the same, of 500 ops and 1,000 trials
     python docs/draw_screens.py report        # needs Pillow and Chromium
 
 The times in them, and with them the answer, are those of the machine.
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 import io
 from pathlib import Path
 import shutil
@@ -133,19 +135,45 @@ def dashboard(folder: Path) -> None:
     record = ["--storage", "digits.journal", "--study-name", "digits"]
     # No answer is an answer as well; what it says of it is not looked at here.
     subprocess.run([here / "optuna-quant", *search, *record], cwd=folder, check=False)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    served = subprocess.Popen(
-        [here / "optuna-quant", "dashboard", *record, "--port", port], cwd=folder
-    )
-    study = f"http://127.0.0.1:{port}/dashboard/studies/0"
-    try:
-        time.sleep(SERVED)
+    with _served(folder, record) as study:
         photograph(study, IMAGES / "dashboard.png", width=1310, height=2120, at=folder)
         photograph(
             f"{study}/note", IMAGES / "dashboard_note.png", width=1030, height=640, at=folder
         )
+
+
+def large(folder: Path) -> None:
+    """The page of a large study, of models that are none."""
+    from benchmarks.dashboard import SyntheticBackend
+    import optuna_quant
+
+    backend = SyntheticBackend(500)
+    optuna_quant.tune(
+        backend=backend,
+        evaluate=backend.accuracy,
+        tolerable_loss=0.05,
+        strategy="random",
+        strategy_kwargs={"fallback": True},
+        max_trials=1000,
+        timeout=None,
+        storage=str(folder / "large.journal"),
+        study_name="large",
+    )
+    with _served(folder, ["--storage", "large.journal", "--study-name", "large"]) as study:
+        photograph(study, IMAGES / "dashboard_large.png", width=1310, height=2120, at=folder)
+
+
+@contextmanager
+def _served(folder: Path, record: list[str]) -> Iterator[str]:
+    """Serve a study while it lasts; gives the address of its page."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [Path(sys.executable).parent / "optuna-quant", "dashboard", *record, "--port", port]
+    served = subprocess.Popen(command, cwd=folder)
+    try:
+        time.sleep(SERVED)
+        yield f"http://127.0.0.1:{port}/dashboard/studies/0"
     finally:
         served.terminate()
         served.wait()
@@ -214,6 +242,7 @@ def main() -> None:
         "terminal": terminal,
         "notebook": notebook,
         "dashboard": dashboard,
+        "large": large,
         "report": report,
     }
     parser = argparse.ArgumentParser(description="Take pictures for the documentation.")

@@ -71,6 +71,8 @@ def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Pytest listens at the root, which Optuna's loggers do not reach.
     logging.getLogger("optuna_quant").parent = logging.getLogger()
+    # Pytest would listen at it as well, and PyTorch writes down each graph where one listens.
+    logging.getLogger("torch.__trace").propagate = True
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import optuna_quant
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.torch import TorchBackend
 from optuna_quant.backends.torch import load
+from optuna_quant.backends.torch.converted import compiling
+from optuna_quant.costs import Costs
+from optuna_quant.costs import MeasuresCosts
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
@@ -27,9 +31,25 @@ from optuna_quant.testing import SimulationTestCase
 from optuna_quant.testing import TuningTestCase
 
 
-class _Torch:
+class _OneBackend:
+    """What is asked of a backend changes nothing in it, so a class of tests has one."""
+
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
+        raise NotImplementedError
+
     @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+    def make_backend(self, make: Callable[[], Backend]) -> Callable[[], Backend]:
+        return make
+
+    @pytest.fixture(scope="class")
+    def backend(self, make: Callable[[], Backend]) -> Backend:
+        return make()
+
+
+class _Torch(_OneBackend):
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
         net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
         return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
 
@@ -71,8 +91,8 @@ class TestTorchCompiling(CompilingTestCase):
 class TestTorchSumOfAnInput(_Torch, ModelTestCase):
     """A Linear layer whose input is added to its output, which a kernel could write into."""
 
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
         net, x = modules.residual(), modules.samples(40, 16)
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
@@ -85,23 +105,39 @@ class TestTorchSensitivities(_Torch, SensitivityTestCase):
     pass
 
 
-class TestTorchCosts(_Torch, CostsTestCase):
+class _Costs(_Torch, CostsTestCase):
+    @pytest.fixture(scope="class")
+    def costs(self, backend: Backend) -> Costs:
+        assert isinstance(backend, MeasuresCosts)
+        return backend.costs(backend.tuning_space())
+
+
+class TestTorchCosts(_Costs):
+    @pytest.fixture(scope="class", autouse=True)
+    def no_compiler(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiling, "has_compiler", lambda: False)
+            yield
+
+
+@pytest.mark.slow  # The compiler takes seconds.
+class TestTorchCostsOfCompiledModels(_Costs):
     pass
 
 
-class TestTorchBlocks(BlocksTestCase):
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+class TestTorchBlocks(_OneBackend, BlocksTestCase):
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
         net, x = modules.transformer(), modules.samples(20, 5, 8)
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
 
 @pytest.mark.slow
-class TestTorchDynamic(BackendTestCase, ModelTestCase):
+class TestTorchDynamic(_OneBackend, BackendTestCase, ModelTestCase):
     """Models whose results depend on the batch, and with an axis that may have any size."""
 
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
         net = modules.attention()
         tokens = modules.torch.arange(10).reshape(2, 5)
         return lambda: TorchBackend(net, tokens, approach="dynamic")
@@ -112,11 +148,11 @@ class TestTorchDynamic(BackendTestCase, ModelTestCase):
 
 
 @pytest.mark.slow
-class TestTorchWeights(BackendTestCase, ModelTestCase, CostsTestCase):
+class TestTorchWeights(_OneBackend, BackendTestCase, ModelTestCase, CostsTestCase):
     """Weights of few bits alone."""
 
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+    @pytest.fixture(scope="class")
+    def make(self) -> Callable[[], Backend]:
         # The size of ops with one weight adds up only if both have one form.
         net = modules.attention(shared=False)
         tokens = modules.torch.arange(10).reshape(2, 5)

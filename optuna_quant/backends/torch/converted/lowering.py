@@ -10,7 +10,7 @@ from optuna.logging import get_logger
 import torch
 
 from optuna_quant.backends.torch.converted.contiguous import make_inputs_contiguous
-from optuna_quant.backends.torch.converted.exporting import export_graph
+from optuna_quant.backends.torch.converted.decomposing import decomposed
 from optuna_quant.backends.torch.converted.integer_moves import move_integers
 from optuna_quant.backends.torch.converted.late_biases import take_in_biases
 from optuna_quant.backends.torch.converted.lifting import lift_quantizers
@@ -74,7 +74,7 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
         return LoweredProgram(graph, tuple(ops))
     # Decomposed operators are what the passes look for.
     with torch.no_grad(), quiet_torchao(), without_idle_output():
-        graph = _module(_decomposed(export_graph(graph, program)))
+        graph = decomposed(graph, program)
         for node in graph.graph.nodes:
             if node.target is ATEN.t.default:
                 node.target, node.args = ATEN.permute.default, (node.args[0], [1, 0])
@@ -141,15 +141,6 @@ def runs_on_integers(ops: Sequence[WrittenOp]) -> bool:
 def _module(program: ExportedProgram) -> GraphModule:
     found: Any = program.module(check_guards=False)
     return found  # type: ignore[no-any-return]
-
-
-def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    table = torch.export.default_decompositions()
-    for operator in list(table):
-        if not torch._export.utils._is_cia_op(operator):
-            del table[operator]
-    found: ExportedProgram = program.run_decompositions(table)
-    return found
 
 
 def _drop_unread(graph: GraphModule) -> None:

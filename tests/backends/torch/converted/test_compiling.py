@@ -12,10 +12,12 @@ from converted_modules import ready  # noqa: E402
 from optuna_quant.backends.torch.converted.compiling import has_compiler  # noqa: E402
 
 
-pytestmark = pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+pytestmark = [
+    pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler"),
+    pytest.mark.slow,  # The compiler takes seconds.
+]
 
 
-@pytest.mark.slow  # Compiles.
 def test_any_batch_gives_what_the_program_gives() -> None:
     from torch._inductor import config
 
