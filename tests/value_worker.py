@@ -95,8 +95,8 @@ class SharingBackend(FakeBackend):
 
 def calibrate(url: str, log: Path, store: Path | None) -> bytes | None:
     """Share a calibration at the same instant as the other processes."""
-    study = services.create(url)
-    backend = SharingBackend(log, size=50_000)
+    study = _opened(url, log.parent)
+    backend = SharingBackend(log, key=f"kept in {store}", size=50_000)
     artifacts = None if store is None else FileSystemArtifactStore(store)
     _barrier[0].wait(60)
     share_calibration(study, backend, artifact_store=artifacts)

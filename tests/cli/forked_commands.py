@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,9 +29,18 @@ class ForkedCommand:
             The arguments of the command.
         out:
             What it writes to instead of a file, whose text is then not given.
+        ignored:
+            The signals that are ignored when it begins.
     """
 
-    def __init__(self, zygote: Zygote, args: Sequence[str], *, out: Path | None = None) -> None:
+    def __init__(
+        self,
+        zygote: Zygote,
+        args: Sequence[str],
+        *,
+        out: Path | None = None,
+        ignored: Sequence[int] = (),
+    ) -> None:
         self._zygote = zygote
         self._args = list(args)
         self._folder = tempfile.TemporaryDirectory()
@@ -41,6 +51,7 @@ class ForkedCommand:
             environment=dict(os.environ),
             streams=self._folder.name,
             out=None if out is None else str(out),
+            ignored=[int(number) for number in ignored],
         )
 
     def end(self, *, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
@@ -53,9 +64,16 @@ class ForkedCommand:
 
 
 def run(
-    args: list[str], folder: str, environment: dict[str, str], streams: str, out: str | None
+    args: list[str],
+    folder: str,
+    environment: dict[str, str],
+    streams: str,
+    out: str | None,
+    ignored: list[int],
 ) -> None:
     """Do what ``optuna-quant`` does, in a process that was forked."""
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -41,4 +41,5 @@ def work(url: str, folder: str) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     publisher = PublishToDashboard(artifact_store=FileSystemArtifactStore(folder), interval=0)
-    search(storage=services.open_as_users_do(url), study_name="s", callbacks=[publisher])
+    storage = services.open_as_users_do(url)
+    search(storage=storage, study_name="s", callbacks=[publisher], max_trials=12)

@@ -104,7 +104,8 @@ def check(result: TuningResult, store: FileSystemArtifactStore) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=[pytest.mark.slow] if kind == "mysql" else [])
+        # SQLite is among the fast tests where several workers share it.
+        pytest.param(kind, marks=[pytest.mark.slow] if kind in ("mysql", "sqlite") else [])
         for kind in services.STORAGES
     ],
 )
@@ -114,7 +115,7 @@ def test_models_of_the_front_are_on_the_pages_of_their_trials(
     with services.storage_url(kind, tmp_path) as url:
         storage = services.open_as_users_do(url)
         publisher = PublishToDashboard(artifact_store=store)
-        result = search(storage=storage, callbacks=[publisher], max_trials=12)
+        result = search(storage=storage, callbacks=[publisher], max_trials=8)
         number = _optuna.study_identity(result.study)[1]
         found = Stock(services.open_storage(url), store).downloads(number)
         expected = deployable(result.study)
@@ -489,7 +490,8 @@ def test_a_model_can_be_deleted_in_the_dashboard(
 ) -> None:
     with services.storage_url(kind, tmp_path) as url:
         storage = services.open_as_users_do(url)
-        result = search(storage=storage, callbacks=[PublishToDashboard(artifact_store=store)])
+        publisher = PublishToDashboard(artifact_store=store)
+        result = search(storage=storage, callbacks=[publisher], max_trials=8)
         number = _optuna.study_identity(result.study)[1]
         stock = Stock(ShownStorage(services.open_as_users_do(url)), store)
         shown = stock.study(number)["trials"][result.trial.number]

@@ -186,8 +186,8 @@ def test_evaluation_that_ends_at_the_last_moment_gives_one_or_the_other(where: s
     seen = set()
 
     def many() -> None:
-        for _ in range(40):
-            until = time.monotonic() + rolled.uniform(0.01, 0.06)
+        for _ in range(25):
+            until = time.monotonic() + rolled.uniform(0.01, 0.05)
 
             def spin(until: float = until) -> str:
                 while time.monotonic() < until:

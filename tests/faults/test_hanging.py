@@ -92,7 +92,7 @@ def test_worker_that_does_not_react_holds_up_no_other(
     assert zygote.join(first) == [-signal.SIGKILL]
 
 
-@on_all_storages(sqlite="mutex", postgresql="sleep")
+@on_all_storages(sqlite="mutex", journal="sleep")
 def test_fp32_model_that_hangs_with_one_worker_is_measured_by_another(
     zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
@@ -114,7 +114,7 @@ def test_fp32_model_that_hangs_with_one_worker_is_measured_by_another(
         assert zygote.join(first) == [-signal.SIGKILL]
 
 
-@on_all_storages(postgresql="sleep")
+@on_all_storages(journal="sleep")
 def test_thread_that_hangs_holds_up_neither_other_threads_nor_other_workers(
     zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:

@@ -78,7 +78,7 @@ def test_another_space_is_refused_and_disturbs_no_worker(
     check(url, log, "basic")
 
 
-@fast_on("postgresql")
+@fast_on("journal")
 def test_another_model_is_refused_and_another_criterion_told(
     zygote: Zygote, url: str, tmp_path: Path
 ) -> None:

@@ -39,8 +39,8 @@ def test_four_slow_workers_do_nothing_twice(
             log=str(log.path),
             name=name,
             # One pause in twenty is longer than others wait for a trial that says nothing.
-            slow=(0.01, 0.05, 0.15),
-            options={"grace_period": 0.1},
+            slow=(0.005, 0.05, 0.1),
+            options={"grace_period": 0.07},
         )
         for _ in range(4)
     ]

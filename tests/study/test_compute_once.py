@@ -26,7 +26,7 @@ from optuna_quant.study.compute_once import LeaseMonitor
 from optuna_quant.workers import heartbeat
 
 
-PROCESSES = 8
+PROCESSES = 4
 ROUNDS = 3
 
 # Forked by a process that has imported what takes long; it does not see the modules of the tests.
@@ -76,7 +76,7 @@ def lines(log: Path) -> list[str]:
 # Who computes.
 
 
-def test_of_eight_processes_one_computes(
+def test_of_four_processes_one_computes(
     pool: ProcessPoolExecutor, url: str, tmp_path: Path
 ) -> None:
     for number in range(ROUNDS):
@@ -85,22 +85,22 @@ def test_of_eight_processes_one_computes(
         assert [value.decode() for value in values] == lines(log) * PROCESSES
 
 
-@pytest.mark.parametrize("store", [False, True])
-def test_of_eight_processes_one_calibrates(
-    pool: ProcessPoolExecutor, url: str, tmp_path: Path, store: bool
+def test_of_four_processes_one_calibrates(
+    pool: ProcessPoolExecutor, url: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "artifacts"
     folder.mkdir()
-    log = tmp_path / "log"
-    found = together(pool, value_worker.calibrate, url, log, folder if store else None)
-    assert len(lines(log)) == 1
-    assert found[0] is not None
-    assert set(found) == {found[0]}
-    assert len(list(folder.iterdir())) == store
+    for store in (None, folder):
+        log = tmp_path / f"log of {store is not None}"
+        found = together(pool, value_worker.calibrate, url, log, store)
+        assert len(lines(log)) == 1
+        assert found[0] is not None
+        assert set(found) == {found[0]}
+        assert len(list(folder.iterdir())) == (store is not None)
 
 
 @pytest.mark.parametrize("url", ["journal"], indirect=True)
-def test_of_eight_processes_one_computes_the_sensitivities(
+def test_of_four_processes_one_computes_the_sensitivities(
     pool: ProcessPoolExecutor, url: str, tmp_path: Path
 ) -> None:
     together(pool, value_worker.search, url, tmp_path / "log")

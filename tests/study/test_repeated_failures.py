@@ -14,7 +14,7 @@ import pytest
 from samplers.parallel_worker import Log
 from spaces import STATIC
 from spaces import STATIC_TENSOR
-from zygote import zygote
+from zygote import Zygote
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
@@ -140,18 +140,17 @@ def work(storage: str, log: str) -> None:
     lines.add("result", reason=result.stopped_because)
 
 
-def test_processes_that_share_the_search_all_stop(tmp_path: Path) -> None:
+def test_processes_that_share_the_search_all_stop(zygote: Zygote, tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
-    with zygote() as processes:
-        pids = [
-            processes.start(
-                "study.test_repeated_failures:work",
-                storage=str(tmp_path / "journal"),
-                log=str(log.path),
-            )
-            for _ in range(3)
-        ]
-        assert processes.join(*pids) == [0, 0, 0]
+    pids = [
+        zygote.start(
+            "study.test_repeated_failures:work",
+            storage=str(tmp_path / "journal"),
+            log=str(log.path),
+        )
+        for _ in range(3)
+    ]
+    assert zygote.join(*pids) == [0, 0, 0]
     assert [line["reason"] for line in log.read("result")] == 3 * ["failing"]
     assert len(log.read("evaluation")) <= 1 + 9 + 2 + 3 + 3
 

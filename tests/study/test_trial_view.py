@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+import re
 
 import numpy as np
 import optuna
@@ -24,6 +25,8 @@ from optuna_quant.study.trial_writer import RunningTrialWriter
 
 
 PACKAGE = Path(optuna_quant.__file__).parent
+NAMES = ("user_attrs", "system_attrs")
+ASKED = re.compile("|".join(NAMES))
 
 READERS = {
     "study/trial_view.py": "the view itself",
@@ -121,8 +124,10 @@ def test_a_running_trial_is_seen_with_what_it_was_enqueued_with() -> None:
 
 def reads_attributes(path: Path) -> bool:
     """Whether a module asks a trial for an attribute by its name."""
+    if ASKED.search(path.read_text(encoding="utf-8")) is None:
+        return False  # Most modules do not, and to parse them takes long.
     for node in nodes_of(path):
-        if not isinstance(node, ast.Attribute) or node.attr not in ("user_attrs", "system_attrs"):
+        if not isinstance(node, ast.Attribute) or node.attr not in NAMES:
             continue
         owner = ast.unparse(node.value)
         if "study" not in owner and owner not in ("self", "cls", "attrs", "judgement", "source"):

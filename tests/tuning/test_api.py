@@ -917,7 +917,7 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
             calibration_data=DIGITS / "calib.npz",
             data=DIGITS / "eval.npz",
             evaluation_threads=threads,
-            tuning_criterion=TuningCriterion(strategy="basic", objective="ops", max_trials=6),
+            tuning_criterion=TuningCriterion(strategy="basic", objective="ops", max_trials=4),
             measure_gain=False,
         )
         for threads in (1, 3)
@@ -927,7 +927,7 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
         for r in found
     ]
     assert kept[0] == kept[1]
-    assert len(kept[0]) > 5
+    assert len(kept[0]) > 3
     # The user's own runs come one at a time, and have all cores.
     options = found[1].model().session.get_session_options()
     assert options.intra_op_num_threads == 0
