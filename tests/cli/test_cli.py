@@ -951,7 +951,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 def test_reader_that_has_enough_is_no_error(folder: Path) -> None:
     command = f"{sys.executable} -c 'import sys; from optuna_quant.cli import main; " + (
-        "sys.exit(main())' space net.onnx --json | head -n 1; echo ${PIPESTATUS[0]}"
+        "sys.exit(main())' strategies -f json | head -n 1; echo ${PIPESTATUS[0]}"
     )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["[", "0"]

@@ -301,7 +301,20 @@ def test_status_tells_a_search_from_its_storage(
         for t in tunables
     }
     Costs({"latency": CostTable("latency", "s", ops)}, {"machine": "another"}).save("costs.json")
-    assert main([*command, "--costs", "costs.json", "--no-gain", "--storage", "other.journal", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                *command,
+                "--costs",
+                "costs.json",
+                "--no-gain",
+                "--storage",
+                "other.journal",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
     assert main(["status", "--storage", "other.journal"]) == 0
     assert "13 of 14 ops in INT8" in capsys.readouterr().out

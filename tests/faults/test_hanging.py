@@ -23,7 +23,7 @@ from optuna_quant.study.trial_view import TrialView
 
 WORKER = "faults.hanging_worker:work"
 BEST = ["b", "d"]
-REASON = "it took longer than evaluation_timeout=0.5 s"
+REASON = "it took longer than evaluation_timeout=0.3 s"
 STORAGES = ["journal", "sqlite", "postgresql"]
 
 
@@ -60,7 +60,7 @@ def test_candidate_that_hangs_is_ended_and_both_workers_find_the_answer(
     zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
     log = Log(tmp_path / "log")
-    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, timeout=0.5)
+    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, timeout=0.3)
     wait_for(lambda: log.read("hangs"))
     second = zygote.start(WORKER, url=url, log=str(log.path))
     assert zygote.join(first, second) == [0, 0]
@@ -77,7 +77,7 @@ def test_worker_that_does_not_react_holds_up_no_other(
     zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
     log = Log(tmp_path / "log")
-    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, timeout=0.5)
+    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, timeout=0.3)
     wait_for(lambda: log.read("hangs"))
     second = zygote.start(WORKER, url=url, log=str(log.path))
     assert zygote.join(second) == [0]
@@ -97,7 +97,7 @@ def test_fp32_model_that_hangs_with_one_worker_is_measured_by_another(
     zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
     log = Log(tmp_path / "log")
-    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, at="fp32", timeout=0.5)
+    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, at="fp32", timeout=0.3)
     wait_for(lambda: log.read("hangs"))
     second = zygote.start(WORKER, url=url, log=str(log.path))
     assert zygote.join(second) == [0]
@@ -119,7 +119,7 @@ def test_thread_that_hangs_holds_up_neither_other_threads_nor_other_workers(
     zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
     log = Log(tmp_path / "log")
-    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, timeout=0.5, n_jobs=2)
+    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, timeout=0.3, n_jobs=2)
     wait_for(lambda: log.read("hangs"))
     second = zygote.start(WORKER, url=url, log=str(log.path))
     assert zygote.join(second) == [0]

@@ -55,6 +55,7 @@ def test_an_op_without_a_range_is_not_said_to_be_no_smaller() -> None:
         objective="size",
         strategy="surrogate",
         tolerable_loss=0.0001,
+        max_trials=10,
     )
     assert result.config is not None
     assert not result.config["infinite"].is_quantized
