@@ -103,8 +103,7 @@ def tradeoff(
     found: list[QuantConfig] = []
     keys: set[str] = set()
     last: list[OpConfig] | None = None
-    for multiplier in problem.multipliers():
-        chosen = problem.solve(multiplier)
+    for chosen in problem.solutions():
         if chosen == last:
             continue
         steps = [chosen] if last is None else [*problem.between(last, chosen), chosen]
@@ -249,6 +248,24 @@ class _Problem:
         # Below the smallest even the heaviest op is worth its weight.
         low, high = 1e-4 * min(ratios), 2 * max(ratios)
         return [0.0, *np.geomspace(low, high, _MULTIPLIERS).tolist()]
+
+    def solutions(self) -> list[list[OpConfig]]:
+        """What :meth:`solve` gives for each multiplier.
+
+        What is best at two multipliers is best between them as well: the value of each
+        configuration is a line over the multiplier, and the best value is concave.
+        """
+        multipliers = self.multipliers()
+        found = {i: self.solve(multipliers[i]) for i in (0, len(multipliers) - 1)}
+        open_spans = [(0, len(multipliers) - 1)]
+        while open_spans:
+            first, last = open_spans.pop()
+            if last - first < 2 or found[first] == found[last]:
+                continue
+            middle = (first + last) // 2
+            found[middle] = self.solve(multipliers[middle])
+            open_spans += [(first, middle), (middle, last)]
+        return [found[i] for i in sorted(found)]
 
     def solve(self, multiplier: float) -> list[OpConfig]:
         """The option of each tunable that together cost least at a price for the weight."""

@@ -1,8 +1,9 @@
-"""Hundreds of orders of events: nothing is evaluated twice, whichever worker stands still."""
+"""Many orders of events: nothing is evaluated twice, whichever worker stands still."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 
 from faults.simulation import Hazards
 from faults.simulation import Simulation
@@ -21,7 +22,7 @@ from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
 
 
-SEEDS = 8
+SEEDS = 5
 SPACE = make_space(4)
 LOSSES = {"op0": 0.02, "op1": 0.2, "op2": 0.03, "op3": 0.15}
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.06)
@@ -41,6 +42,7 @@ def metric(config: QuantConfig) -> float:
     return 1.0 - sum(LOSSES[op] for op in config.quantized_ops)
 
 
+@cache
 def undisturbed(name: str) -> set[str]:
     sampler = SAMPLERS[name]()
     study = optuna.create_study(direction="maximize", sampler=sampler)

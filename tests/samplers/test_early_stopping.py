@@ -170,9 +170,10 @@ def test_every_strategy_that_uses_blocks_is_tested_with_blocks() -> None:
 @pytest.mark.parametrize(
     ("name", "breaks"),
     [
-        (name, breaks)
-        for name in NAMES
-        for breaks in BREAKS
+        # Each strategy, and two of three ways to break, the first of them for others to compare.
+        pytest.param(name, breaks, marks=pytest.mark.slow if j == 1 + i % 2 else ())
+        for i, name in enumerate(NAMES)
+        for j, breaks in enumerate(BREAKS)
         # Those that try everything do the same whatever breaks.
         if breaks == BREAKS[0] or name not in ENUMERATING
     ],
@@ -344,7 +345,12 @@ SIZES = [200, 1000, 3000]
     ("name", "samples", "margins", "last"),
     [
         # All pairs of values.
-        (name, samples, *DECEIVING[(i + j) % len(SIZES)])
+        pytest.param(
+            name,
+            samples,
+            *DECEIVING[(i + j) % len(SIZES)],
+            marks=pytest.mark.slow if samples == 1000 else (),
+        )
         for i, name in enumerate(ANSWERING)
         for j, samples in enumerate(SIZES)
     ],
@@ -518,7 +524,8 @@ def test_a_search_goes_on_in_full(name: str, trials: int) -> None:
 @pytest.mark.parametrize(
     ("name", "when_blocked", "kind"),
     [
-        # A database takes several times as long as a journal, and knows no strategy.
+        # A database takes several times as long as a journal, so it has fewer ops, and knows no
+        # strategy.
         ("basic", "wait", "journal"),
         ("basic", "speculate", "journal"),
         ("conservative", "wait", "sqlite"),
@@ -530,6 +537,8 @@ def test_four_processes_do_what_one_does(
     zygote: Zygote, tmp_path: Path, kind: str, name: str, when_blocked: str | None
 ) -> None:
     log = Log(tmp_path / "log")
+    damage = FEW if kind == "sqlite" else damage_of(name)
+    backend = backend_of(damage)
     with services.storage_url(kind, tmp_path) as url:
         workers = [
             zygote.start(
@@ -538,19 +547,23 @@ def test_four_processes_do_what_one_does(
                 log=str(log.path),
                 name=name,
                 when_blocked=when_blocked,
-                damage=damage_of(name),
+                damage=damage,
                 seconds=0.002,
             )
             for _ in range(WORKERS)
         ]
         assert zygote.join(*workers) == [0] * WORKERS
-        study = study_of(name, storage=services.open_storage(url))
+        study = study_of(name, backend=backend, storage=services.open_storage(url))
         seen = Counter(
             (line["model"], index) for line in log.read("samples") for index in line["indices"]
         )
         assert max(seen.values()) == 1
         assert not any(trial.state == TrialState.FAIL for trial in study.trials)
-        alone, backend = searched_alone(name), backend_of(damage_of(name))
+        if damage == damage_of(name):
+            alone = searched_alone(name)
+        else:
+            alone = study_of(name, backend=backend)
+            search(alone, objective_of(SampleScores(damage)))
         found, expected = answers(study, backend), answers(alone, backend)
         if name in LEARNING:
             assert len(found) == len(expected)

@@ -122,12 +122,12 @@ def test_twenty_trials_find_nearly_the_whole_front():
 
 def test_begins_with_fp32_and_the_cheapest_and_evaluates_nothing_twice():
     study = make_study()
-    study.optimize(objective, n_trials=24)
+    study.optimize(objective, n_trials=16)
     stages = [TrialView(trial).claim.stage for trial in study.trials]
     assert stages[:3] == ["baseline", "cheapest to start with", "front"]
     assert study.trials[1].values[1] == min(cost for _, cost in every())
     params = {tuple(sorted(trial.params.items())) for trial in study.trials}
-    assert len(params) == 24
+    assert len(params) == 16
 
 
 def test_ends_when_no_gain_is_expected():

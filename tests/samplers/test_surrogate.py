@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 import math
 from pathlib import Path
 import pickle
@@ -108,8 +109,15 @@ def test_sensitivities_are_not_computed_where_they_have_no_use():
     assert len(searched(model.sampler(sensitivity=never), model.metric).trials) == 2
 
 
-@pytest.mark.parametrize("curve", [additive, power, cliff])
-@pytest.mark.parametrize(("ops", "hard"), SIZES)
+@pytest.mark.parametrize(
+    ("ops", "hard", "curve"),
+    [
+        # Each curve and each size are among those that are not slow.
+        pytest.param(*size, curve, marks=() if curve is first or not i else pytest.mark.slow)
+        for (i, size), first in zip(enumerate(SIZES), (additive, power, cliff), strict=True)
+        for curve in (additive, power, cliff)
+    ],
+)
 def test_near_the_cheapest_in_a_handful_of_evaluations(ops: int, hard: int, curve):
     model = SimulatedModel(ops, hard, curve=curve, easy=0.007, seed=3)
     sampler = model.sampler()
@@ -129,13 +137,14 @@ def test_where_ops_compete_for_the_tolerance(ops: int, hard: int):
     assert best_cost(model, study) <= 1.2 * model.least_cost()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whenever_it_stops_most_ops_are_quantized(seed: int):
-    for ops, hard in SIZES:
-        model = SimulatedModel(ops, hard, seed=seed)
-        study = searched(model.sampler(), model.metric)
-        configs = [c for c in configs_of(study, model.space)[:5] if model.loss(c) <= 0.01]
-        assert max(len(c.quantized_ops) for c in configs) >= 0.7 * ops
+@pytest.mark.parametrize(
+    ("ops", "hard", "seed"), [(*size, seed) for seed, size in enumerate(SIZES)]
+)
+def test_whenever_it_stops_most_ops_are_quantized(ops: int, hard: int, seed: int):
+    model = SimulatedModel(ops, hard, seed=seed)
+    study = searched(model.sampler(), model.metric)
+    configs = [c for c in configs_of(study, model.space)[:5] if model.loss(c) <= 0.01]
+    assert max(len(c.quantized_ops) for c in configs) >= 0.7 * ops
 
 
 def test_nothing_is_evaluated_twice_and_a_search_that_is_over_stays_over():
@@ -154,28 +163,34 @@ def test_nothing_is_evaluated_twice_and_a_search_that_is_over_stays_over():
 # The record alone decides.
 
 
+@cache
+def model_of_processes() -> SimulatedModel:
+    return SimulatedModel(10, 2, easy=0.02)
+
+
+@cache
+def asked_by_one() -> list[str]:
+    """What a search of one worker in that model tries."""
+    model = model_of_processes()
+    return [c.key for c in configs_of(searched(model.sampler(), model.metric), model.space)]
+
+
 def test_a_rebuilt_sampler_goes_on_as_the_first():
-    model = SimulatedModel(16, 2, easy=0.02)
-    whole = [c.key for c in configs_of(searched(model.sampler(), model.metric), model.space)]
+    model, whole = model_of_processes(), asked_by_one()
     assert len(whole) > 4
-
-    def copied(sampler: SurrogateQuantSampler) -> SurrogateQuantSampler:
-        return pickle.loads(pickle.dumps(sampler))
-
-    one, again = model.sampler(), SimulatedModel(16, 2, easy=0.02)
-    for make in (lambda: again.sampler(), lambda: copied(one)):
-        study = optuna.create_study(direction="maximize", sampler=make())
-        for _ in range(len(whole) + 1):
-            study.sampler = make()
-            study.optimize(lambda trial: model.metric(model.space.suggest(trial)), n_trials=1)
-        study.sampler = make()
-        assert study.sampler.is_exhausted(study)
-        assert [c.key for c in configs_of(study, model.space)] == whole
+    one, again = model.sampler(), SimulatedModel(10, 2, easy=0.02)
+    study = optuna.create_study(direction="maximize", sampler=one)
+    for number in range(len(whole) + 1):
+        study.sampler = again.sampler() if number % 2 else pickle.loads(pickle.dumps(one))
+        study.optimize(lambda trial: model.metric(model.space.suggest(trial)), n_trials=1)
+    for sampler in (again.sampler(), pickle.loads(pickle.dumps(one))):
+        assert sampler.is_exhausted(study)
+    assert [c.key for c in configs_of(study, model.space)] == whole
 
 
 def search_in_journal(path: str) -> None:
     """What a process of its own does: it goes on with the study to its end."""
-    model = SimulatedModel(16, 2, easy=0.02)
+    model = model_of_processes()
     study = optuna.load_study(
         study_name="study",
         storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path)),
@@ -205,8 +220,7 @@ def in_processes(zygote: Zygote, path: Path, count: int) -> None:
 
 
 def test_another_process_goes_on_in_the_same_way(zygote: Zygote, tmp_path: Path):
-    model = SimulatedModel(16, 2, easy=0.02)
-    whole = [c.key for c in configs_of(searched(model.sampler(), model.metric), model.space)]
+    model, whole = model_of_processes(), asked_by_one()
     study = journal_study(tmp_path / "journal", model.sampler())
     for _ in range(3):
         study.optimize(lambda trial: model.metric(model.space.suggest(trial)), n_trials=1)
@@ -230,14 +244,16 @@ def check_shared(study: optuna.Study, model: SimulatedModel) -> None:
 
 
 def test_processes_evaluate_nothing_twice(zygote: Zygote, tmp_path: Path):
-    model = SimulatedModel(16, 2, easy=0.02)
+    model = model_of_processes()
     study = journal_study(tmp_path / "journal", model.sampler())
     in_processes(zygote, tmp_path / "journal", 3)
     check_shared(study, model)
     assert model.sampler().is_exhausted(study)
 
 
-@pytest.mark.parametrize(("ops", "hard"), [(16, 2), (50, 3)])
+@pytest.mark.parametrize(
+    ("ops", "hard"), [SIZES[0], pytest.param(*SIZES[1], marks=pytest.mark.slow)]
+)
 def test_threads_evaluate_nothing_twice(ops: int, hard: int):
     model = SimulatedModel(ops, hard, easy=0.02)
     sampler = model.sampler()
@@ -265,7 +281,7 @@ def test_threads_evaluate_nothing_twice(ops: int, hard: int):
 
 
 def test_trials_of_others_are_observations():
-    model = SimulatedModel(50, 3, noise=1.5, seed=5)
+    model = SimulatedModel(30, 3, noise=1.5, seed=5)
     alone = searched(model.sampler(), model.metric)
     rng = random.Random(0)
     study = optuna.create_study(direction="maximize")
@@ -349,8 +365,8 @@ def test_where_nothing_can_meet_it_ends_by_itself(ops: int, hard: int):
 
 
 def test_where_everything_fails_narrowly_it_ends_as_well():
-    model = SimulatedModel(16, 2, curve=lambda total: 0.0105 + total)
-    study = searched(model.sampler(), model.metric, most=40)
+    model = SimulatedModel(8, 2, curve=lambda total: 0.0105 + total)
+    study = searched(model.sampler(), model.metric, most=27)
     assert not met(study, model.space)
 
 
@@ -361,7 +377,8 @@ def equal(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
 @pytest.mark.parametrize(
     ("ops", "hard", "sensitivity"),
     [
-        *(pytest.param(*size, None, id=f"{size[0]}-none") for size in SMALL_SIZES),
+        pytest.param(*SIZES[0], None, id="16-none"),
+        pytest.param(*SIZES[1], None, id="50-none", marks=pytest.mark.slow),
         pytest.param(*SIZES[0], equal, id="all zero"),
     ],
 )
@@ -416,7 +433,9 @@ def test_sensitivities_may_be_in_any_unit(unit: float):
 
 
 @pytest.mark.parametrize("factor", [1 / 30, 30])
-@pytest.mark.parametrize(("ops", "hard"), SIZES)
+@pytest.mark.parametrize(
+    ("ops", "hard"), [SIZES[0], pytest.param(*SIZES[1], marks=pytest.mark.slow), SIZES[2]]
+)
 def test_a_sensitivity_that_is_far_off(ops: int, hard: int, factor: float):
     """Of a hard op that seems harmless, or of a harmless one that seems hard."""
     model = SimulatedModel(ops, hard)

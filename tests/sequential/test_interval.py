@@ -18,8 +18,8 @@ Pairs = tuple[np.ndarray, np.ndarray]
 Pair = tuple[float, float]
 Draw = Callable[[np.random.Generator, int], Pairs]
 
-# The most misses of 400 that a probability of 5 percent gives, but for one case in a million.
-MANY, MOST_MISSES = 400, 45
+# The most misses of 200 that a probability of 5 percent gives, but for one case in a million.
+MANY, MOST_MISSES = 200, 27
 
 
 def binary(lost: float, gained: float, right: float = 0.7) -> Draw:

@@ -11,12 +11,12 @@ from optuna_quant.sequential.interval import loss_interval
 from optuna_quant.sequential.simultaneous import chosen_loss_interval
 
 
-SEARCHES, SAMPLES, MODELS = 400, 500, 60
+SEARCHES, SAMPLES, MODELS = 200, 500, 60
 FP32 = 0.9
 LOSS = 0.023
 
 
-def most_misses(searches: int, chance: float, doubt: float = 1e-6) -> int:
+def most_misses(searches: int, chance: float, doubt: float = 1e-4) -> int:
     """The most misses that this chance gives, but for a case as rare as the doubt."""
     tail, misses = 1.0, -1
     while tail > doubt:

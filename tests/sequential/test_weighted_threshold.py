@@ -290,22 +290,25 @@ SCORES = [
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("scores, baseline", SCORES)
-@pytest.mark.parametrize("seen", [1, 2, 4, 5, 6])
 def test_the_estimate_is_right_on_average(
-    weights: list[float], scores: list[float], baseline: list[float], seen: int
+    weights: list[float], scores: list[float], baseline: list[float]
 ) -> None:
-    mean, total = 0.0, 0.0
+    means, total = dict.fromkeys([1, 2, 4, 5, 6], 0.0), 0.0
     for probability, population, in_order in _small(scores, baseline, weights):
-        mean += probability * estimate(population, in_order[:seen])
+        for seen in means:
+            means[seen] += probability * estimate(population, in_order[:seen])
         total += probability
     assert total == pytest.approx(1)
-    assert mean == pytest.approx(np.mean(scores))
+    assert means == pytest.approx(dict.fromkeys(means, np.mean(scores)))
 
 
 @pytest.mark.parametrize("method", ["paired", "unpaired"])
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("scores, baseline", SCORES)
-@pytest.mark.parametrize("error", [0.2, 0.6])
+@pytest.mark.parametrize(
+    "scores, baseline, error",
+    # With the lower probability hardly anything fails, whatever the scores.
+    [*((*scores, 0.6) for scores in SCORES), (*SCORES[2], 0.2)],
+)
 def test_errors_are_as_rare_as_promised_over_all_orders(
     method: str, weights: list[float], scores: list[float], baseline: list[float], error: float
 ) -> None:
@@ -340,7 +343,7 @@ def test_bounds_are_as_seldom_wrong_as_promised_over_all_orders(
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("method", ["paired", "unpaired"])
 def test_errors_are_as_rare_as_promised(weighted: bool, method: str) -> None:
-    rng, size, orders, error = np.random.default_rng(3), 200, 2000, 0.05
+    rng, size, orders, error = np.random.default_rng(3), 200, 1000, 0.05
     part = (np.arange(size) + 0.5) / size
     baseline = (rng.random(size) > 0.3 * (1 - part)).astype(float)
     flips = rng.random(size) < 0.03 / (part + 0.05)

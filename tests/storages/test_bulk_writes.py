@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,8 +12,10 @@ from optuna.storages import InMemoryStorage
 import pytest
 from storages.written_studies import DISTRIBUTIONS
 from storages.written_studies import KINDS
+from storages.written_studies import Shared
 from storages.written_studies import fresh
-from storages.written_studies import open_study
+from storages.written_studies import new_study
+from storages.written_studies import open_shared
 from storages.written_studies import suggest_all
 
 from optuna_quant.storages import database_writes
@@ -24,10 +25,17 @@ from optuna_quant.storages.written_values import Parameter
 from optuna_quant.storages.written_values import Written
 
 
-@pytest.fixture(params=KINDS)
-def study(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[optuna.Study]:
-    with open_study(request.param, tmp_path) as study:
-        yield study
+@pytest.fixture(scope="module", params=KINDS)
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shared | None]:
+    with open_shared(request.param, tmp_path_factory.mktemp("shared")) as shared:
+        yield shared
+
+
+@pytest.fixture
+def study(shared: Shared | None) -> optuna.Study:
+    return new_study(shared)
 
 
 def test_unknown_trial_is_an_error(study: optuna.Study) -> None:
@@ -40,7 +48,7 @@ def test_unknown_trial_is_an_error(study: optuna.Study) -> None:
         )
 
 
-@pytest.mark.parametrize("study", ["sqlite", "postgresql", "mysql"], indirect=True)
+@pytest.mark.parametrize("shared", ["sqlite", "postgresql", "mysql"], indirect=True)
 def test_parameter_that_is_there_keeps_its_value(study: optuna.Study) -> None:
     trial = study.ask()
     x = trial.suggest_float("x", 0, 1)
@@ -51,7 +59,7 @@ def test_parameter_that_is_there_keeps_its_value(study: optuna.Study) -> None:
     assert fresh(study)[0].params == {"x": x, "w": 0.25, "y": 0.25}
 
 
-@pytest.mark.parametrize("study", ["postgresql", "mysql", "sqlite"], indirect=True)
+@pytest.mark.parametrize("shared", ["postgresql", "mysql", "sqlite"], indirect=True)
 def test_database_is_asked_for_distributions_once_in_a_process(
     study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

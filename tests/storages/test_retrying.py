@@ -14,6 +14,7 @@ from optuna.storages import InMemoryStorage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
+from optuna.testing import pytest_storages
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 import pytest
@@ -28,6 +29,16 @@ from optuna_quant.storages.trial_starts import STARTED_BY
 
 class TestContract(StorageTestCase):
     """Optuna's own tests of storages, for one that waits."""
+
+    @pytest.fixture(autouse=True)
+    def few_trials(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Three studies of sixteen trials, in all states, show what ten or twenty of them do."""
+        real = pytest_storages._setup_studies
+
+        def setup(storage: BaseStorage, n_study: int, n_trial: int, **others: Any) -> Any:
+            return real(storage, n_study=min(3, n_study), n_trial=min(16, n_trial), **others)
+
+        monkeypatch.setattr(pytest_storages, "_setup_studies", setup)
 
     @pytest.fixture(params=["memory", "sqlite", "journal", "redis"])
     def storage(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:

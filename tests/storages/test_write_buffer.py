@@ -23,8 +23,10 @@ import services
 from spaces import make_space
 from storages.written_studies import DISTRIBUTIONS
 from storages.written_studies import KINDS
+from storages.written_studies import Shared
 from storages.written_studies import fresh
-from storages.written_studies import open_study
+from storages.written_studies import new_study
+from storages.written_studies import open_shared
 from storages.written_studies import suggest_all
 
 from optuna_quant.storages import bulk_writes
@@ -35,7 +37,7 @@ from optuna_quant.storages.written_values import Written
 
 
 # In memory a trial and its storage are one object.
-elsewhere = pytest.mark.parametrize("study", services.STORAGES, indirect=True)
+elsewhere = pytest.mark.parametrize("shared", services.STORAGES, indirect=True)
 
 
 class Writes:
@@ -70,10 +72,17 @@ class Writes:
         monkeypatch.setattr(target, name, counted)
 
 
-@pytest.fixture(params=KINDS)
-def study(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[optuna.Study]:
-    with open_study(request.param, tmp_path) as study:
-        yield study
+@pytest.fixture(scope="module", params=KINDS)
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shared | None]:
+    with open_shared(request.param, tmp_path_factory.mktemp("shared")) as shared:
+        yield shared
+
+
+@pytest.fixture
+def study(shared: Shared | None) -> optuna.Study:
+    return new_study(shared)
 
 
 def content(trial: FrozenTrial) -> list[tuple[str, Any, type, str]]:

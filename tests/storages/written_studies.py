@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 from pathlib import Path
+import uuid
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -28,22 +29,39 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
 }
 
 
+class Shared:
+    """Opened once for many studies: a storage, and the same as another process opens it."""
+
+    def __init__(self, url: str) -> None:
+        self.storage = services.open_storage(url)
+        self.elsewhere = services.open_storage(url)
+
+
 @contextlib.contextmanager
-def open_study(kind: str, folder: Path) -> Iterator[optuna.Study]:
-    """A new study in a storage of a kind."""
+def open_shared(kind: str, folder: Path) -> Iterator[Shared | None]:
+    """A new storage of a kind; :obj:`None` for memory, in which each study has its own."""
     if kind == "memory":
-        yield optuna.create_study()
+        yield None
         return
     with services.storage_url(kind, folder) as url:
-        study = services.create(url)
-        study.url = url  # type: ignore[attr-defined]
-        yield study
+        yield Shared(url)
+
+
+def new_study(shared: Shared | None) -> optuna.Study:
+    """A new study, alone in its name, that :func:`fresh` can read."""
+    if shared is None:
+        return optuna.create_study(direction="maximize")
+    study = optuna.create_study(
+        storage=shared.storage, study_name=uuid.uuid4().hex, direction="maximize"
+    )
+    study.elsewhere = shared.elsewhere  # type: ignore[attr-defined]
+    return study
 
 
 def fresh(study: optuna.Study) -> list[FrozenTrial]:
     """The trials as another process reads them."""
-    url = getattr(study, "url", None)
-    return services.create(url).trials if url else study.trials
+    elsewhere = getattr(study, "elsewhere", None)
+    return elsewhere.get_all_trials(study._study_id) if elsewhere else study.trials
 
 
 def suggest_all(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:

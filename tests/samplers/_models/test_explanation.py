@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import optuna
@@ -12,6 +13,7 @@ import pytest
 from samplers.simulated import CRITERION
 from samplers.simulated import SimulatedModel
 from samplers.simulated import searched
+import services
 from spaces import STATIC
 from spaces import make_space
 
@@ -59,6 +61,15 @@ def three_hard(of_weights: float | None = 0.05) -> tuple[SimulatedModel, Surroga
     return model, model.sampler(sensitivity=Parts(model, parts), costs=None)
 
 
+@cache
+def searched_three_hard(
+    of_weights: float | None = 0.05,
+) -> tuple[SimulatedModel, SurrogateQuantSampler, optuna.Study]:
+    """The same, and a whole search; nothing may be added to it."""
+    model, sampler = three_hard(of_weights)
+    return model, sampler, searched(sampler, model.metric)
+
+
 def hard_ops(model: SimulatedModel) -> set[str]:
     names = list(model.losses)
     return {names[i] for i in model.hard}
@@ -78,8 +89,7 @@ def explained(sampler: SurrogateQuantSampler, study: optuna.Study) -> Explanatio
     [(0.05, "activations"), (0.95, "weights"), (0.5, "activations and weights")],
 )
 def test_the_hard_ops_are_named_with_what_is_wrong_with_them(of_weights, side):
-    model, sampler = three_hard(of_weights)
-    study = searched(sampler, model.metric)
+    model, sampler, study = searched_three_hard(of_weights)
     found = explained(sampler, study)
     assert found.met is True
     assert {each.op for each in found.fallback} == hard_ops(model)
@@ -105,8 +115,8 @@ def test_without_the_parts_the_share_is_told():
 
 
 def test_shares_are_those_of_everything_quantized():
-    model, sampler = three_hard()
-    found = explained(sampler, searched(sampler, model.metric))
+    model, sampler, study = searched_three_hard()
+    found = explained(sampler, study)
     assert set(found.errors) == set(model.losses)
     assert sum(error.share for error in found.errors.values()) == pytest.approx(1.0)
     assert {error.option for error in found.errors.values()} == {STATIC}
@@ -114,8 +124,8 @@ def test_shares_are_those_of_everything_quantized():
 
 
 def test_the_loss_of_an_op_alone_is_what_the_model_loses_by_it():
-    model, sampler = three_hard()
-    found = explained(sampler, searched(sampler, model.metric))
+    model, sampler, study = searched_three_hard()
+    found = explained(sampler, study)
     assert CRITERION.criterion == "absolute"
     for op, error in found.errors.items():
         alone = model.losses[op][STATIC.label]
@@ -188,8 +198,7 @@ def test_an_easy_model_needs_no_words():
 
 
 def test_the_most_promising_of_what_was_not_tried_is_told():
-    model, sampler = three_hard()
-    study = searched(sampler, model.metric)
+    model, sampler, study = searched_three_hard()
     found = explained(sampler, study)
     assert found.stage is None
     assert found.untried is not None
@@ -234,8 +243,8 @@ def test_a_thorough_search_is_not_told_to_search_longer():
 
 
 def test_ops_that_hardly_save_anything_are_told_apart_from_those_that_save_nothing():
-    model, sampler = three_hard()
-    found = explained(sampler, searched(sampler, model.metric))
+    _, sampler, study = searched_three_hard()
+    found = explained(sampler, study)
     ops = [
         FallbackOp("a", None, 0.0, in_cheapest=True),
         FallbackOp("b", None, 0.001, in_cheapest=True),
@@ -296,8 +305,7 @@ def test_a_probability_is_told_as_coarsely_as_it_is_known(value, samples, shown)
 
 def test_an_op_that_may_do_quantized_is_not_blamed():
     """The model of the loss believes that it may, and the search was ended before it was tried."""
-    model, sampler = three_hard()
-    study = searched(sampler, model.metric)
+    model, sampler, study = searched_three_hard()
     answer = sampler.explain(study)
     assert answer is not None and answer.config is not None
     easy = next(op for op in answer.config.quantized_ops if op not in hard_ops(model))
@@ -441,11 +449,14 @@ def test_another_process_says_the_same_without_the_model(tmp_path: Path):
     storage = f"sqlite:///{tmp_path}/study.db"
     model, sampler = three_hard()
     study = optuna.create_study(
-        storage=storage, study_name="s", direction="maximize", sampler=sampler
+        storage=services.open_storage(storage),
+        study_name="s",
+        direction="maximize",
+        sampler=sampler,
     )
     searched(sampler, model.metric, study=study)
     found = explained(sampler, study)
-    opened = optuna.load_study(storage=storage, study_name="s")
+    opened = optuna.load_study(storage=services.open_storage(storage), study_name="s")
     without = SurrogateQuantSampler(model.space, criterion=CRITERION)
     assert without.explain(opened) == found
 
@@ -463,7 +474,7 @@ def test_a_study_started_from_another_knows_the_parts():
 
 
 def test_strategies_without_an_answer_of_a_model_explain_nothing():
-    model, _ = three_hard()
+    model = SimulatedModel(6, 1)
     front = ParetoQuantSampler(model.space, criterion=CRITERION, sensitivity=model.sensitivity)
     study = searched(front, model.metric)
     assert front.explain(study) is None

@@ -123,7 +123,7 @@ class Model:
 
 
 @SCORED
-@pytest.mark.parametrize(("ops", "seed"), [(10, 0), (30, 1)])
+@pytest.mark.parametrize(("ops", "seed"), [(10, 0), pytest.param(30, 1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("options", "bad"),
     [(OPENVINO_GPU, [FP16]), (CUDA, [BF16]), (CUDA, [BF16, FP16])],
@@ -141,8 +141,11 @@ def test_an_op_that_overflows_is_found_within_six_trials(
 @SCORED
 @pytest.mark.parametrize(
     ("options", "bad"),
-    [(OPENVINO_GPU, [[FP16]] * 3), (CUDA, [[BF16]] * 3), (CUDA, [[BF16], [], [], []])],
-    ids=["openvino-gpu", "cuda", "cuda, one of four"],
+    [
+        pytest.param(OPENVINO_GPU, [[FP16]] * 3, id="openvino-gpu", marks=pytest.mark.slow),
+        pytest.param(CUDA, [[BF16]] * 3, id="cuda"),
+        pytest.param(CUDA, [[BF16], [], [], []], id="cuda, one of four"),
+    ],
 )
 def test_several_ops_that_overflow_are_found(
     options: Sequence[OpConfig], bad: Sequence[Sequence[OpConfig]], scored: bool

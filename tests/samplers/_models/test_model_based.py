@@ -114,8 +114,8 @@ def test_the_last_ones_being_claimed_is_no_deadlock(sampler: type, tiny: TuningS
 def test_the_same_in_every_process(sampler: type, space: TuningSpace) -> None:
     """A sampler that has seen nothing continues as the one that has seen it all."""
     whole, parts = create(sampler(space, seed=3)), create(sampler(space, seed=3))
-    whole.optimize(objective_of(space, metric), n_trials=30)
-    for _ in range(30):
+    whole.optimize(objective_of(space, metric), n_trials=20)
+    for _ in range(20):
         parts.sampler = pickle.loads(pickle.dumps(sampler(space, seed=3)))
         parts.optimize(objective_of(space, metric), n_trials=1)
     assert keys(parts, space) == keys(whole, space)
@@ -127,7 +127,7 @@ def test_the_same_in_every_process_while_others_run(sampler: type, space: Tuning
     for always_new in (False, True):
         study = create(sampler(space, seed=3))
         pending = []
-        for number in range(30):
+        for number in range(20):
             if always_new:
                 study.sampler = sampler(space, seed=3)
             trial, asked = study.ask(), study.sampler
@@ -140,7 +140,7 @@ def test_the_same_in_every_process_while_others_run(sampler: type, space: Tuning
                 study.sampler = asked
         found.append([TrialView(trial).claim.key for trial in study.trials])
     assert found[0] == found[1]
-    assert len(set(found[0])) == 30
+    assert len(set(found[0])) == 20
 
 
 def test_claims_are_known_before_their_parameters(sampler: type, space: TuningSpace) -> None:
@@ -345,12 +345,12 @@ def test_enqueued_and_partly_fixed_trials(sampler: type, space: TuningSpace) -> 
 
 
 def test_as_good_as_random(sampler: type) -> None:
-    space = make_space(20, OPTIONS)
+    space = make_space(12, OPTIONS)
     best: dict[type, list[float]] = {sampler: [], RandomQuantSampler: []}
     for cls, found in best.items():
         for seed in range(3):
             study = create(cls(space, seed=seed))
-            study.optimize(objective_of(space, metric), n_trials=40)
+            study.optimize(objective_of(space, metric), n_trials=30)
             found.append(max(trial.value for trial in study.trials[1:]))
     assert median(best[sampler]) > median(best[RandomQuantSampler])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from fake_backend import FakeBackend
@@ -76,6 +77,12 @@ def search(
     return study
 
 
+@cache
+def earlier() -> optuna.Study:
+    """A study to start others from; nothing may be added to it."""
+    return search()
+
+
 def stages(study: optuna.Study) -> list[str]:
     claims = [TrialView(trial).claim for trial in study.trials]
     return [claim.stage for claim in claims if claim is not None]
@@ -87,7 +94,7 @@ def best(study: optuna.Study) -> int:
 
 
 def test_unchanged_model_takes_two_evaluations_and_gives_the_same_answer() -> None:
-    cold = search()
+    cold = earlier()
     assert len(cold.trials) > 3
     warm = search(prior=study_prior(cold, same_model=True, same_evaluation=True))
     assert stages(warm) == ["baseline", "earlier answer"]
@@ -124,12 +131,12 @@ def test_with_more_options_the_cheapest_of_all_is_tried(is_same: bool) -> None:
 
 
 def test_the_cheapest_of_all_is_not_tried_where_it_was_seen() -> None:
-    prior = study_prior(search(), same_model=True, same_evaluation=False)
+    prior = study_prior(earlier(), same_model=True, same_evaluation=False)
     assert "cheapest to start with" not in stages(search(prior=prior))
 
 
 def test_earlier_study_is_only_read() -> None:
-    cold = search()
+    cold = earlier()
     before = dict(_optuna.study_system_attrs(cold)), dict(cold.user_attrs), cold.trials
     prior = study_prior(cold)
     search(prior=prior)
@@ -137,7 +144,7 @@ def test_earlier_study_is_only_read() -> None:
 
 
 def test_prior_is_kept_and_is_the_same_when_read_again() -> None:
-    prior = study_prior(search(), same_model=True)
+    prior = study_prior(earlier(), same_model=True)
     assert prior.losses
     assert StudyPrior.loads(prior.dumps()) == StudyPrior.loads(prior.dumps())
     assert StudyPrior.loads(prior.dumps()).dumps() == prior.dumps()
@@ -148,7 +155,7 @@ def test_prior_is_kept_and_is_the_same_when_read_again() -> None:
 
 
 def test_goes_on_from_what_the_study_keeps_without_being_given_it() -> None:
-    prior = study_prior(search())
+    prior = study_prior(earlier())
     harder = {op: 6.0 * lost for op, lost in DAMAGE.items()}
     whole = search(harder, prior)
     assert len(whole.trials) > 3
@@ -166,7 +173,7 @@ def test_goes_on_from_what_the_study_keeps_without_being_given_it() -> None:
 
 
 def test_search_goes_on_with_the_prior_where_the_earlier_answer_fails() -> None:
-    cold = search()
+    cold = earlier()
     harder = {op: 1.6 * lost for op, lost in DAMAGE.items()}
     warm = search(harder, study_prior(cold))
     assert stages(warm)[1] == "earlier answer"
@@ -176,7 +183,7 @@ def test_search_goes_on_with_the_prior_where_the_earlier_answer_fails() -> None:
 
 
 def test_looks_for_cheaper_ones_where_more_is_allowed_now() -> None:
-    cold = search()
+    cold = earlier()
     looser = AccuracyCriterion(tolerable_loss=0.05)
     warm = search(prior=study_prior(cold, same_model=True, same_evaluation=True), criterion=looser)
     assert "earlier answer" not in stages(warm)
@@ -184,7 +191,7 @@ def test_looks_for_cheaper_ones_where_more_is_allowed_now() -> None:
 
 
 def test_what_has_failed_is_not_tried_again() -> None:
-    cold = search()
+    cold = earlier()
     failed = [t.params for t in cold.trials if t.user_attrs.get("met") is False]
     assert failed
     prior = study_prior(cold, same_model=True, same_evaluation=True)
@@ -194,7 +201,7 @@ def test_what_has_failed_is_not_tried_again() -> None:
 
 
 def test_op_that_the_earlier_model_did_not_have_counts_as_one_in_floats() -> None:
-    prior = study_prior(search())
+    prior = study_prior(earlier())
     longer = {**DAMAGE, "new": 0.0005}
     warm = search(longer, prior)
     assert prior.shown(recorded_space(warm)).startswith("started from study 'no-name-")
@@ -204,7 +211,7 @@ def test_op_that_the_earlier_model_did_not_have_counts_as_one_in_floats() -> Non
 
 
 def test_losses_of_models_with_other_ops_teach_factors_only() -> None:
-    prior = study_prior(search())
+    prior = study_prior(earlier())
     space = FakeBackend({op: lost for op, lost in DAMAGE.items() if op != "op5"}).tuning_space()
     held = PriorInSpace(replace(prior, losses=prior.losses[:1]), space, CRITERION, table(space))
     assert "op5" in prior.losses[0].options
@@ -221,7 +228,7 @@ def table(space: Any) -> Any:
 
 
 def test_losses_in_other_units_are_not_compared() -> None:
-    prior = study_prior(search())
+    prior = study_prior(earlier())
     space = FakeBackend(DAMAGE).tuning_space()
     held = PriorInSpace(prior, space, CRITERION, table(space))
     assert held.observed(baseline=0.88, tolerance=0.009, without=())
@@ -242,7 +249,7 @@ def test_losses_in_other_units_are_not_compared() -> None:
 def test_what_was_seen_of_another_model_is_less_certain(
     known: dict[str, bool], same: float
 ) -> None:
-    prior = study_prior(search(), **known)
+    prior = study_prior(earlier(), **known)
     space = FakeBackend(DAMAGE).tuning_space()
     held = PriorInSpace(prior, space, CRITERION, table(space))
     found = held.observed(baseline=0.9, tolerance=1.0, without=())
@@ -251,7 +258,7 @@ def test_what_was_seen_of_another_model_is_less_certain(
 
 
 def test_what_was_evaluated_here_replaces_what_was_seen_there() -> None:
-    prior = study_prior(search())
+    prior = study_prior(earlier())
     space = FakeBackend(DAMAGE).tuning_space()
     held = PriorInSpace(prior, space, CRITERION, table(space))
     without = {space.default().key}
@@ -260,7 +267,7 @@ def test_what_was_evaluated_here_replaces_what_was_seen_there() -> None:
 
 
 def test_third_study_has_what_the_first_has_taught() -> None:
-    first = search()
+    first = earlier()
     second = search(prior=study_prior(first, same_model=True, same_evaluation=True))
     assert len(second.trials) == 2
     third = study_prior(second)
@@ -302,14 +309,14 @@ def test_recorded_space_is_the_one_that_was_searched() -> None:
 
 
 def test_other_op_types_under_the_same_names() -> None:
-    prior = study_prior(search())
+    prior = study_prior(earlier())
     space = make_space([("op0", "Conv"), ("op3", "Gemm")])
     with pytest.raises(ValueError, match="the op 'op3' is a Conv there and a Gemm here"):
         SurrogateQuantSampler(space, criterion=CRITERION, prior=prior)
 
 
 def test_no_op_in_common() -> None:
-    prior = study_prior(search())
+    prior = study_prior(earlier())
     with pytest.raises(ValueError, match=r"no op is in common \(it has 'op0'.*there are 'x'"):
         SurrogateQuantSampler(make_space([("x", "Conv")]), criterion=CRITERION, prior=prior)
     other = make_space([("op0", "Conv")], options=(STATIC_TENSOR, FP32))
@@ -337,7 +344,7 @@ def test_study_without_results() -> None:
 
 
 def test_study_with_results_begins_from_nothing_else() -> None:
-    first, second = search(), search()
+    first, second = earlier(), search()
     prior = study_prior(first)
     with pytest.raises(ValueError, match="has trials already and was not started from the study"):
         search(prior=prior, study=second)
@@ -349,13 +356,13 @@ def test_study_with_results_begins_from_nothing_else() -> None:
 def test_something_that_is_no_prior() -> None:
     space = make_space(3)
     with pytest.raises(TypeError, match=r"prior must be what study_prior\(study\) gives"):
-        SurrogateQuantSampler(space, criterion=CRITERION, prior=search())  # type: ignore[arg-type]
+        SurrogateQuantSampler(space, criterion=CRITERION, prior=earlier())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot use an earlier study"):
         AutoQuantSampler(
             FakeBackend(DAMAGE).tuning_space(),
             criterion=CRITERION,
             compat="inc2",
-            prior=study_prior(search()),
+            prior=study_prior(earlier()),
         )
 
 

@@ -90,7 +90,12 @@ def fallback_of(study: optuna.Study) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("hard", "part"), [("one block", 1.0), ("one place", 0.5), ("first and last block", 0.7)]
+    ("hard", "part"),
+    [
+        ("one block", 1.0),
+        ("one place", 0.5),
+        pytest.param("first and last block", 0.7, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_hard_together_is_found_in_fewer_trials(hard: str, part: float) -> None:
     """Blocks, and places in blocks, are blamed as wholes, with an answer that has no other op."""

@@ -109,7 +109,7 @@ def test_a_limit_leaves_what_is_open() -> None:
 @pytest.mark.parametrize("bad", [1, 2, 3, 8])
 def test_few_evaluations_for_few_that_do_not_fit(count: int, bad: int) -> None:
     rng = np.random.default_rng(count + bad)
-    for _ in range(30):
+    for _ in range(10):
         names = {f"op{i}" for i in rng.choice(count, min(bad, count), replace=False)}
         tried, found = grown(count, lambda ops, names=names: not names & set(ops))
         assert {f"op{i}" for i, letter in enumerate(found) if letter == "f"} == names
@@ -325,13 +325,24 @@ STRATEGIES: dict[str, Callable[[TuningSpace], QuantSampler]] = {
 OF_SINGLE_OPS = ("instance-wise", "one by one")
 
 
-METRICS = pytest.mark.parametrize(
-    "metric", [loss_per_op(**LOSSES), together, far_off], ids=lambda m: m.__name__
+_METRICS = [loss_per_op(**LOSSES), together, far_off]
+METRICS = pytest.mark.parametrize("metric", _METRICS, ids=lambda m: m.__name__)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        # Each strategy with one metric, and each metric, are among those that are not slow.
+        pytest.param(
+            name,
+            metric,
+            id=f"{name}-{metric.__name__}",
+            marks=() if i % len(_METRICS) == j else pytest.mark.slow,
+        )
+        for i, name in enumerate(STRATEGIES)
+        for j, metric in enumerate(_METRICS)
+    ],
 )
-
-
-@METRICS
-@pytest.mark.parametrize("name", STRATEGIES)
 def test_whenever_it_ends_most_ops_are_quantized(
     name: str, metric: Callable[[QuantConfig], float]
 ) -> None:
