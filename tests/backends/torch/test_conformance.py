@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from one_backend import OneBackend
 import pytest
 import torch_modules as modules
 
@@ -31,23 +32,7 @@ from optuna_quant.testing import SimulationTestCase
 from optuna_quant.testing import TuningTestCase
 
 
-class _OneBackend:
-    """What is asked of a backend changes nothing in it, so a class of tests has one."""
-
-    @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def make_backend(self, make: Callable[[], Backend]) -> Callable[[], Backend]:
-        return make
-
-    @pytest.fixture(scope="class")
-    def backend(self, make: Callable[[], Backend]) -> Backend:
-        return make()
-
-
-class _Torch(_OneBackend):
+class _Torch(OneBackend):
     @pytest.fixture(scope="class")
     def make(self) -> Callable[[], Backend]:
         net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
@@ -125,7 +110,7 @@ class TestTorchCostsOfCompiledModels(_Costs):
     pass
 
 
-class TestTorchBlocks(_OneBackend, BlocksTestCase):
+class TestTorchBlocks(OneBackend, BlocksTestCase):
     @pytest.fixture(scope="class")
     def make(self) -> Callable[[], Backend]:
         net, x = modules.transformer(), modules.samples(20, 5, 8)
@@ -133,7 +118,7 @@ class TestTorchBlocks(_OneBackend, BlocksTestCase):
 
 
 @pytest.mark.slow
-class TestTorchDynamic(_OneBackend, BackendTestCase, ModelTestCase):
+class TestTorchDynamic(OneBackend, BackendTestCase, ModelTestCase):
     """Models whose results depend on the batch, and with an axis that may have any size."""
 
     @pytest.fixture(scope="class")
@@ -148,7 +133,7 @@ class TestTorchDynamic(_OneBackend, BackendTestCase, ModelTestCase):
 
 
 @pytest.mark.slow
-class TestTorchWeights(_OneBackend, BackendTestCase, ModelTestCase, CostsTestCase):
+class TestTorchWeights(OneBackend, BackendTestCase, ModelTestCase, CostsTestCase):
     """Weights of few bits alone."""
 
     @pytest.fixture(scope="class")
