@@ -13,7 +13,8 @@ class OneBackend:
     """For backends that take long to make: what is asked of one changes nothing in it."""
 
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         """A function that makes a new backend each time, of the same model and data."""
         raise NotImplementedError
 
@@ -22,5 +23,6 @@ class OneBackend:
         return make
 
     @pytest.fixture(scope="class")
-    def backend(self, make: Callable[[], Backend]) -> Backend:
+    @classmethod
+    def backend(cls, make: Callable[[], Backend]) -> Backend:
         return make()

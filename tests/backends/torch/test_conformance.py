@@ -34,7 +34,8 @@ from optuna_quant.testing import TuningTestCase
 
 class _Torch(OneBackend):
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
         return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
 
@@ -77,7 +78,8 @@ class TestTorchSumOfAnInput(_Torch, ModelTestCase):
     """A Linear layer whose input is added to its output, which a kernel could write into."""
 
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = modules.residual(), modules.samples(40, 16)
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
@@ -92,14 +94,16 @@ class TestTorchSensitivities(_Torch, SensitivityTestCase):
 
 class _Costs(_Torch, CostsTestCase):
     @pytest.fixture(scope="class")
-    def costs(self, backend: Backend) -> Costs:
+    @classmethod
+    def costs(cls, backend: Backend) -> Costs:
         assert isinstance(backend, MeasuresCosts)
         return backend.costs(backend.tuning_space())
 
 
 class TestTorchCosts(_Costs):
     @pytest.fixture(scope="class", autouse=True)
-    def no_compiler(self) -> Iterator[None]:
+    @classmethod
+    def no_compiler(cls) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiling, "has_compiler", lambda: False)
             yield
@@ -112,7 +116,8 @@ class TestTorchCostsOfCompiledModels(_Costs):
 
 class TestTorchBlocks(OneBackend, BlocksTestCase):
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = modules.transformer(), modules.samples(20, 5, 8)
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
@@ -122,7 +127,8 @@ class TestTorchDynamic(OneBackend, BackendTestCase, ModelTestCase):
     """Models whose results depend on the batch, and with an axis that may have any size."""
 
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net = modules.attention()
         tokens = modules.torch.arange(10).reshape(2, 5)
         return lambda: TorchBackend(net, tokens, approach="dynamic")
@@ -137,7 +143,8 @@ class TestTorchWeights(OneBackend, BackendTestCase, ModelTestCase, CostsTestCase
     """Weights of few bits alone."""
 
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         # The size of ops with one weight adds up only if both have one form.
         net = modules.attention(shared=False)
         tokens = modules.torch.arange(10).reshape(2, 5)

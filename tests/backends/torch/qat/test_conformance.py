@@ -28,7 +28,8 @@ def train(model: nn.Module) -> None:
 
 class TestTraining(OneBackend, BackendTestCase, PartsTestCase, TrainingTestCase):
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = torch_modules.convnet(), torch_modules.samples(40, 2, 8, 8)
         data = {"x": x.numpy()}
         return lambda: TorchBackend(net, x[:2], calibration_data=data, approach="qat", train=train)
@@ -44,7 +45,8 @@ def train_at_a_rate(model: nn.Module, run: Any) -> None:
 
 class TestHyperparameters(OneBackend, TrainingTestCase):
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = torch_modules.convnet(), torch_modules.samples(40, 2, 8, 8)
         data = {"x": x.numpy()}
         return lambda: TorchBackend(
