@@ -158,6 +158,7 @@ def large(folder: Path) -> None:
         timeout=None,
         storage=str(folder / "large.journal"),
         study_name="large",
+        show_progress=False,
     )
     with _served(folder, ["--storage", "large.journal", "--study-name", "large"]) as study:
         photograph(study, IMAGES / "dashboard_large.png", width=1310, height=2120, at=folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from optuna_quant.backends.torch import TorchBackend
+from optuna_quant.backends.torch import TorchModel
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 
@@ -234,11 +236,12 @@ CASES = {
 
 
 class Ready(NamedTuple):
-    """A backend of a module, and samples."""
+    """A backend of a module, samples, and its models by the label of their options."""
 
     backend: TorchBackend
     samples: torch.Tensor
     module: nn.Module
+    models: dict[str, TorchModel]
 
     def feeds(self) -> list[dict[str, np.ndarray[Any, Any]]]:
         """Batches of several sizes."""
@@ -254,9 +257,26 @@ class Ready(NamedTuple):
             found[op.name] = fitting[0] if fitting else OpConfig("fp32")
         return QuantConfig(found)
 
+    def model(self, label: str) -> TorchModel:
+        """The model of :meth:`config`, which is converted once."""
+        if label not in self.models:
+            self.models[label] = self.backend.quantize(self.config(label))
+        return self.models[label]
 
+    def written(self, label: str) -> TorchModel:
+        """The same program in reference form, without kernels for integers."""
+        model = self.model(label)
+        return TorchModel(model.simulated, lambda: model.converted, lower=False)
+
+
+@lru_cache(maxsize=16)
 def ready(name: str, approach: str, *, reduce_range: bool = False) -> Ready:
-    """A backend of one of the modules."""
+    """A backend of one of the modules, the same each time."""
+    return fresh(name, approach, reduce_range=reduce_range)
+
+
+def fresh(name: str, approach: str, *, reduce_range: bool = False) -> Ready:
+    """A backend of one of the modules that nothing has been asked of."""
     torch.manual_seed(0)
     case = CASES[name]
     module = case.make().eval()
@@ -268,4 +288,4 @@ def ready(name: str, approach: str, *, reduce_range: bool = False) -> Ready:
         approach=approach,
         reduce_range=reduce_range,
     )
-    return Ready(backend, samples, module)
+    return Ready(backend, samples, module, {})

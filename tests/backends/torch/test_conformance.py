@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from one_backend import OneBackend
 import pytest
 import torch_modules as modules
 
@@ -31,25 +32,10 @@ from optuna_quant.testing import SimulationTestCase
 from optuna_quant.testing import TuningTestCase
 
 
-class _OneBackend:
-    """What is asked of a backend changes nothing in it, so a class of tests has one."""
-
+class _Torch(OneBackend):
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def make_backend(self, make: Callable[[], Backend]) -> Callable[[], Backend]:
-        return make
-
-    @pytest.fixture(scope="class")
-    def backend(self, make: Callable[[], Backend]) -> Backend:
-        return make()
-
-
-class _Torch(_OneBackend):
-    @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
         return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
 
@@ -92,7 +78,8 @@ class TestTorchSumOfAnInput(_Torch, ModelTestCase):
     """A Linear layer whose input is added to its output, which a kernel could write into."""
 
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = modules.residual(), modules.samples(40, 16)
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
@@ -107,14 +94,16 @@ class TestTorchSensitivities(_Torch, SensitivityTestCase):
 
 class _Costs(_Torch, CostsTestCase):
     @pytest.fixture(scope="class")
-    def costs(self, backend: Backend) -> Costs:
+    @classmethod
+    def costs(cls, backend: Backend) -> Costs:
         assert isinstance(backend, MeasuresCosts)
         return backend.costs(backend.tuning_space())
 
 
 class TestTorchCosts(_Costs):
     @pytest.fixture(scope="class", autouse=True)
-    def no_compiler(self) -> Iterator[None]:
+    @classmethod
+    def no_compiler(cls) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiling, "has_compiler", lambda: False)
             yield
@@ -125,19 +114,21 @@ class TestTorchCostsOfCompiledModels(_Costs):
     pass
 
 
-class TestTorchBlocks(_OneBackend, BlocksTestCase):
+class TestTorchBlocks(OneBackend, BlocksTestCase):
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = modules.transformer(), modules.samples(20, 5, 8)
         return lambda: TorchBackend(net, x[:2], calibration_data=x.numpy())
 
 
 @pytest.mark.slow
-class TestTorchDynamic(_OneBackend, BackendTestCase, ModelTestCase):
+class TestTorchDynamic(OneBackend, BackendTestCase, ModelTestCase):
     """Models whose results depend on the batch, and with an axis that may have any size."""
 
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net = modules.attention()
         tokens = modules.torch.arange(10).reshape(2, 5)
         return lambda: TorchBackend(net, tokens, approach="dynamic")
@@ -148,11 +139,12 @@ class TestTorchDynamic(_OneBackend, BackendTestCase, ModelTestCase):
 
 
 @pytest.mark.slow
-class TestTorchWeights(_OneBackend, BackendTestCase, ModelTestCase, CostsTestCase):
+class TestTorchWeights(OneBackend, BackendTestCase, ModelTestCase, CostsTestCase):
     """Weights of few bits alone."""
 
     @pytest.fixture(scope="class")
-    def make(self) -> Callable[[], Backend]:
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         # The size of ops with one weight adds up only if both have one form.
         net = modules.attention(shared=False)
         tokens = modules.torch.arange(10).reshape(2, 5)

@@ -27,30 +27,24 @@ _LOWERED = 0.15 if products_saturate() else 0.01
 def test_static_programs(name: str) -> None:
     it = ready(name, "static")
     for label in ("static", "bf16", "fp32"):
-        config = it.config(label)
-        model = it.backend.simulated(config)
-        written = it.backend.converted(config, lower=False)
-        assert compare(model, written, it.feeds()).relative < _SINGLE, label
+        found = compare(it.model(label).simulated, it.written(label), it.feeds())
+        assert found.relative < _SINGLE, label
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_lowered_static_programs(name: str) -> None:
     pytest.importorskip("torchao")
     it = ready(name, "static")
-    config = it.config("static")
-    found = compare(it.backend.simulated(config), it.backend.converted(config), it.feeds())
+    found = compare(it.model("static").simulated, it.model("static"), it.feeds())
     assert found.relative < _LOWERED
 
 
 @pytest.mark.parametrize("name", ["chain", "block", "tied"])
 def test_dynamic_programs(name: str) -> None:
     it = ready(name, "dynamic")
-    config = it.config("dynamic")
-    model = it.backend.simulated(config)
-    written = it.backend.converted(config, lower=False)
-    assert compare(model, written, it.feeds()).relative < _SINGLE
-    lowered = it.backend.converted(config)
-    assert compare(model, lowered, it.feeds()).relative < _LOWERED
+    model = it.model("dynamic")
+    assert compare(model.simulated, it.written("dynamic"), it.feeds()).relative < _SINGLE
+    assert compare(model.simulated, model, it.feeds()).relative < _LOWERED
 
 
 _FEW_BITS = (
@@ -68,14 +62,20 @@ _FEW_BITS = (
 )
 
 
-@pytest.mark.parametrize("name", [pytest.param("block", marks=pytest.mark.slow), "tied", "bags"])
-def test_programs_with_weights_of_few_bits(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        pytest.param("block", _FEW_BITS, marks=pytest.mark.slow),
+        ("tied", _FEW_BITS),
+        ("bags", _FEW_BITS[::3]),
+        pytest.param("bags", _FEW_BITS, marks=pytest.mark.slow),
+    ],
+)
+def test_programs_with_weights_of_few_bits(name: str, labels: tuple[str, ...]) -> None:
     it = ready(name, "weight_only")
-    for label in _FEW_BITS:
-        config = it.config(label)
-        assert any(each.mode == "weight_only" for each in config.ops.values()), label
-        written = it.backend.converted(config, lower=False)
-        found = compare(it.backend.simulated(config), written, it.feeds())
+    for label in labels:
+        assert any(each.mode == "weight_only" for each in it.config(label).ops.values()), label
+        found = compare(it.model(label).simulated, it.written(label), it.feeds())
         assert found.relative < _SINGLE, label
 
 
@@ -89,8 +89,7 @@ def test_programs_with_weights_of_few_bits(name: str) -> None:
 )
 def test_kernels_for_weights_of_few_bits(label: str) -> None:
     it = ready("block", "weight_only")
-    config = it.config(label)
-    found = compare(it.backend.simulated(config), it.backend.converted(config), it.feeds())
+    found = compare(it.model(label).simulated, it.model(label), it.feeds())
     assert found.relative < _BFLOAT16
 
 

@@ -32,10 +32,10 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return found
 
 
-@pytest.mark.parametrize("name", ["convolutions", "block"])
+@pytest.mark.parametrize("name", ["convolutions", pytest.param("block", marks=pytest.mark.slow)])
 def test_it_is_the_program_of_two_exports(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     it = ready(name, "static")
-    converted = it.backend.quantize(it.config("static")).converted
+    converted = it.model("static").converted
     found = converted.loaded()
     monkeypatch.setattr(decomposing, "_is_pure", lambda graph: False)
     expected = converted.loaded()
@@ -48,13 +48,13 @@ def test_it_is_the_program_of_two_exports(name: str, monkeypatch: pytest.MonkeyP
 
 def test_nothing_is_exported_for_it(exports: list[object]) -> None:
     it = ready("convolutions", "static")
-    it.backend.quantize(it.config("static")).converted.loaded()
+    it.model("static").converted.loaded()
     assert not exports
 
 
 def test_shapes_and_types_that_it_does_not_take_are_refused() -> None:
     it = ready("convolutions", "static")
-    program = it.backend.quantize(it.config("static")).program.graph
+    program = it.model("static").program.graph
     with torch.no_grad(), pytest.raises(RuntimeError, match="to be equal to 20, but got 19"):
         program(it.samples[:, :, :-1])
     with torch.no_grad(), pytest.raises(AssertionError, match=r"to have dtype torch\.float32"):

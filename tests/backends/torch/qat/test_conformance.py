@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+from one_backend import OneBackend
 import pytest
 import torch
 from torch import nn
@@ -25,9 +26,10 @@ def train(model: nn.Module) -> None:
     optimizer.step()
 
 
-class TestTraining(BackendTestCase, PartsTestCase, TrainingTestCase):
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+class TestTraining(OneBackend, BackendTestCase, PartsTestCase, TrainingTestCase):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = torch_modules.convnet(), torch_modules.samples(40, 2, 8, 8)
         data = {"x": x.numpy()}
         return lambda: TorchBackend(net, x[:2], calibration_data=data, approach="qat", train=train)
@@ -41,9 +43,10 @@ def train_at_a_rate(model: nn.Module, run: Any) -> None:
     run.report(float(model(x).detach().mean()), 0)
 
 
-class TestHyperparameters(TrainingTestCase):
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], Backend]:
+class TestHyperparameters(OneBackend, TrainingTestCase):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make(cls) -> Callable[[], Backend]:
         net, x = torch_modules.convnet(), torch_modules.samples(40, 2, 8, 8)
         data = {"x": x.numpy()}
         return lambda: TorchBackend(

@@ -40,13 +40,17 @@ def test_eight_bits(granularity: str, reduce_range: bool) -> None:
         assert abs(codes).max() == (63 if reduce_range else 127)
 
 
+@pytest.fixture(scope="module")
+def backend() -> TorchBackend:
+    return TorchBackend(
+        torch_modules.attention(), torch.arange(10).reshape(2, 5), approach="weight_only"
+    )
+
+
 @pytest.mark.parametrize(
     ("bits", "scheme", "size"), list(product((2, 4, 8), ("sym", "asym"), (None, 3, 4)))
 )
-def test_few_bits(bits: int, scheme: str, size: int | None) -> None:
-    backend = TorchBackend(
-        torch_modules.attention(), torch.arange(10).reshape(2, 5), approach="weight_only"
-    )
+def test_few_bits(bits: int, scheme: str, size: int | None, backend: TorchBackend) -> None:
     granularity = "per_channel" if size is None else "per_group"
     config = TensorConfig(f"int{bits}", scheme, granularity, "rtn", size)
     for op in ops(backend):
@@ -54,20 +58,14 @@ def test_few_bits(bits: int, scheme: str, size: int | None) -> None:
         assert torch.equal(fake_quantized(weight, op, config), weight_of(backend, op, config))
 
 
-def test_zeros_stay_zero() -> None:
-    backend = TorchBackend(
-        torch_modules.attention(), torch.arange(10).reshape(2, 5), approach="weight_only"
-    )
+def test_zeros_stay_zero(backend: TorchBackend) -> None:
     op = ops(backend)[0]
     for config in (TensorConfig("int8", "sym", "per_channel"), TensorConfig("int4", "asym")):
         assert op.shape is not None
         assert not fake_quantized(torch.zeros(op.shape), op, config).any()
 
 
-def test_gradients_pass_through() -> None:
-    backend = TorchBackend(
-        torch_modules.attention(), torch.arange(10).reshape(2, 5), approach="weight_only"
-    )
+def test_gradients_pass_through(backend: TorchBackend) -> None:
     op = ops(backend)[0]
     weight = backend._program.weight(op).clone().requires_grad_()
     given = torch.rand(weight.shape)
