@@ -75,7 +75,7 @@ def _recorded(graph: GraphModule, paths: Sequence[str], inputs: Sequence[Any]) -
         return _WithState(graph, dict(zip(paths, given, strict=False))).run(*given[len(paths) :])
 
     with torch.no_grad(), preserve_node_meta(), mode, enable_python_dispatcher():
-        found = make_fx(run, record_stack_traces=False)(*state, *inputs)
+        found = make_fx(run)(*state, *inputs)
     for node, given in zip(_placeholders(found.graph), [*state, *inputs], strict=True):
         node.meta.setdefault("val", given)  # Constants have none.
     return found

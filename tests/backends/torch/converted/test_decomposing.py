@@ -81,3 +81,38 @@ def test_what_writes_into_its_own_tensors_is_exported(exports: list[object]) -> 
     (found,) = model.run({"x": x.numpy()})
     assert exports
     torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(simulated))
+
+
+class Selecting(torch.nn.Module):
+    """As many rows go on as the data say, divided by a number that is read from them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = torch.nn.Linear(8, 16), torch.nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.one(x) / x.abs().max().item()
+        return self.other(y[torch.nonzero(y[:, 0] > 0).squeeze(1)]).sum(0)
+
+
+class Branching(torch.nn.Module):
+    """Runs one of two graphs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = torch.nn.Linear(8, 16), torch.nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.one(x)
+        return self.other(torch.cond(y.sum() > 0, lambda y: 2 * y, lambda y: y - 1, (y,)))
+
+
+@pytest.mark.parametrize("kind", [Selecting, Branching])
+def test_what_depends_on_data_is_taken_apart_as_well(kind: type[torch.nn.Module]) -> None:
+    net, x = torch_modules.randomized(kind()), torch_modules.samples(20, 8)
+    backend = TorchBackend(net, x[:5], calibration_data=x.numpy())
+    config = backend.tuning_space().default()
+    model, simulated = backend.quantize(config).native(), backend.simulated(config).native()
+    for samples in (20, 3, 7):
+        torch.testing.assert_close(model(x[:samples]), simulated(x[:samples]))
+    assert all(runs.integer for runs in backend.executed(config).values())
