@@ -41,7 +41,10 @@ CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.4)
 # What follows the name of a strategy that is given blocks, and no sensitivity.
 WITH_BLOCKS = " with blocks"
 
+# Plans: with any number of workers they evaluate what they do alone.
 STAGED = ["conservative", "basic", "basic with blocks", "mse", "mse_v2", "hawq_v2"]
+# Those that try the whole space, each configuration once, where they are given `fallback=True`. Of
+# others without a plan the tests would ask too much: they need a list of their own.
 ENUMERATING = ["exhaustive", "random", "tpe", "bayesian"]
 # Those that learn a model: what they try depends on who else is at work.
 LEARNING = ["auto", "surrogate", "surrogate with blocks"]
@@ -109,7 +112,7 @@ def answer(study: optuna.Study, space: TuningSpace, sampler: QuantSampler) -> se
     found = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         config = space.config_from_params(trial.params)
-        # Strategies without a plan try no fallback, but for what they give at their end.
+        # Strategies of ENUMERATING try no fallback here, but for what they give at their end.
         proposed = isinstance(sampler, HAVE_ANSWERS) or not config.fallback_ops
         met = CRITERION.violation(trial.value, metric(space.fp32())) <= 0
         if met and proposed and config.quantized_ops and sampler.is_answer(study, trial):
