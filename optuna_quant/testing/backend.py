@@ -13,6 +13,7 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.config import TensorConfig
 from optuna_quant.testing.description import DescriptionTests
+from optuna_quant.testing.same import are_same
 from optuna_quant.testing.same import assert_same
 from optuna_quant.testing.told import told
 
@@ -108,13 +109,22 @@ class BackendTestCase(DescriptionTests):
             )
 
     def test_another_model_or_other_data_are_told(
-        self, backend: Backend, other_backend: Backend, space: TuningSpace
+        self, backend: Backend, other_backend: Backend, space: TuningSpace, feed: Feed
     ) -> None:
-        config = space.default()
-        if backend.fingerprint(config) != other_backend.fingerprint(config):
+        configs = {"FP32": space.fp32(), "default": space.default()}
+        others = [
+            what
+            for what, config in configs.items()
+            if backend.fingerprint(config) != other_backend.fingerprint(config)
+            or not are_same(
+                other_backend.quantize(config).run(feed), backend.quantize(config).run(feed)
+            )
+        ]
+        if others:
             assert told(backend, space) != told(other_backend, space), (
-                "The configuration builds another model there, but neither the fingerprint of "
-                "FP32 nor the signature says so: a study would be continued with it."
+                f"The configuration builds another model there ({' and '.join(others)}), but "
+                "neither the fingerprint of FP32 nor the signature says so: a study would be "
+                "continued with it."
             )
 
     def test_fingerprints_tell_models_apart(

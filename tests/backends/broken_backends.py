@@ -99,6 +99,18 @@ class SaysNothingOfData(WholeBackend):
         return "constant"
 
 
+class SaysNothingOfWeights(SaysNothingOfData):
+    """Another model of the same ops has the same fingerprints."""
+
+    def __init__(self, data: str = "the data") -> None:
+        super().__init__("the data")
+        self._less = 0.0 if data == "the data" else 0.01
+
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        built = super().quantize(config)
+        return replace(built, accuracy=built.accuracy - self._less)
+
+
 class TakesAnyCalibration(WholeBackend):
     def import_calibration(self, data: bytes) -> None:
         if len(data) < 34:
@@ -357,6 +369,7 @@ for _broken in (
     BuildsAnything,
     TellsNothing,
     SaysNothingOfData,
+    SaysNothingOfWeights,
     TakesAnyCalibration,
     NoSuchInput,
     WritesOver,

@@ -22,6 +22,10 @@ FOUND = {
     ("TellsNothing", "test_it_tells_what_runs"): "an entry for each op",
     ("SaysNothingOfData", "test_another_model_or_other_data_are_told"): "nor the signature says",
     (
+        "SaysNothingOfWeights",
+        "test_another_model_or_other_data_are_told",
+    ): "nor the signature says",
+    (
         "SaysNothingOfData",
         "test_calibration_of_another_model_or_other_data_is_refused",
     ): "must have another key",
