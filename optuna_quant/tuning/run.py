@@ -199,18 +199,18 @@ class TuningRun:
             for attempts_left in reversed(range(MOST_RENEWALS)):
                 study = setup.opener.open(opened, study_name)
                 self.study = study
-                space = started_with(study, (setup.space, *setup.other_spaces))
-                costs = costs_in(space)
-                start = warm_start(
-                    study,
-                    setup.from_study,
-                    storage=opened,
-                    models=models,
-                    evaluation=signature_of(setup.measure),
-                    space=space,
-                )
                 try:
                     with named_if_gone(study):
+                        space = started_with(study, (setup.space, *setup.other_spaces))
+                        costs = costs_in(space)
+                        start = warm_start(
+                            study,
+                            setup.from_study,
+                            storage=opened,
+                            models=models,
+                            evaluation=signature_of(setup.measure),
+                            space=space,
+                        )
                         if start.source is not None:
                             costs.take_over(study, start.source)
                         study, problem = decide_for(

@@ -391,6 +391,27 @@ def test_processes_restart_it_once(zygote: Zygote, tmp_path: Path, kind: str) ->
     assert not [t for t in study.trials if t.state == TrialState.RUNNING]
 
 
+def test_a_study_that_another_process_starts_over_at_once_is_opened_again(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything of it was read."""
+    read = run_module.started_with
+    seen: list[str] = []
+
+    def replaced_first(study: optuna.Study, spaces: Any) -> Any:
+        seen.append(study.study_name)
+        if len(seen) == 1:
+            optuna.delete_study(study_name=study.study_name, storage=open_storage(storage))
+            optuna.create_study(
+                study_name=study.study_name, storage=open_storage(storage), direction="maximize"
+            )
+        return read(study, spaces)
+
+    monkeypatch.setattr(run_module, "started_with", replaced_first)
+    assert go(storage, Counted(lambda model: model.accuracy), Signed("one")).met
+    assert seen == ["mine", "mine"]
+
+
 def test_a_study_that_another_process_starts_over_before_it_is_used_is_opened_again(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
