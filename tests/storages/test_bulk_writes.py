@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -11,11 +10,7 @@ from optuna.storages import GrpcStorageProxy
 from optuna.storages import InMemoryStorage
 import pytest
 from storages.written_studies import DISTRIBUTIONS
-from storages.written_studies import KINDS
-from storages.written_studies import Shared
 from storages.written_studies import fresh
-from storages.written_studies import new_study
-from storages.written_studies import open_shared
 from storages.written_studies import suggest_all
 
 from optuna_quant.storages import database_writes
@@ -23,19 +18,6 @@ from optuna_quant.storages.bulk_writes import write_trial
 from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.storages.written_values import Parameter
 from optuna_quant.storages.written_values import Written
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def shared(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Shared | None]:
-    with open_shared(request.param, tmp_path_factory.mktemp("shared")) as shared:
-        yield shared
-
-
-@pytest.fixture
-def study(shared: Shared | None) -> optuna.Study:
-    return new_study(shared)
 
 
 def test_unknown_trial_is_an_error(study: optuna.Study) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import copy
 import logging
 from pathlib import Path
@@ -22,11 +21,7 @@ import pytest
 import services
 from spaces import make_space
 from storages.written_studies import DISTRIBUTIONS
-from storages.written_studies import KINDS
-from storages.written_studies import Shared
 from storages.written_studies import fresh
-from storages.written_studies import new_study
-from storages.written_studies import open_shared
 from storages.written_studies import suggest_all
 
 from optuna_quant.storages import bulk_writes
@@ -70,19 +65,6 @@ class Writes:
             return real(*args, **kwargs)
 
         monkeypatch.setattr(target, name, counted)
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def shared(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Shared | None]:
-    with open_shared(request.param, tmp_path_factory.mktemp("shared")) as shared:
-        yield shared
-
-
-@pytest.fixture
-def study(shared: Shared | None) -> optuna.Study:
-    return new_study(shared)
 
 
 def content(trial: FrozenTrial) -> list[tuple[str, Any, type, str]]:
